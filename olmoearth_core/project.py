@@ -1,0 +1,298 @@
+"""project.yaml: a partner's project, validated. The one place that knows its keys and defaults."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from olmoearth_core.errors import ProjectError
+from olmoearth_core.framing import Framing
+
+PROJECT_FILE = "project.yaml"
+MAX_CLASSES = 250
+"""Classes are uint8 in targets and maps; 251 to 255 are kept for nodata and the ignore index."""
+
+
+def _color(value: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        raise ValueError(f"'{value}' is no colour; allowed is #rrggbb, for example '#2c7fb8'")
+    return value.lower()
+
+
+def _cron(value: str) -> str:
+    from datetime import datetime
+
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(value, datetime(2026, 1, 1))
+    except CronSimError as error:
+        raise ValueError(f"'{value}' is no cron expression ({error}); an example is '0 4 1 * *'") from error
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", value):
+        raise ValueError(f"'{value}' cannot be a name; allowed are lower-case letters, digits, '-' and '_', up to 63")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassConfig(_Section):
+    """One class of the map."""
+
+    name: str = Field(min_length=1)
+    color: Annotated[str, AfterValidator(_color)]
+
+
+class TaskConfig(_Section):
+    """What is predicted."""
+
+    kind: Literal["segmentation"] = "segmentation"
+    classes: list[ClassConfig] = Field(min_length=2, max_length=MAX_CLASSES)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> TaskConfig:
+        names = [c.name for c in self.classes]
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"class names must differ; {', '.join(doubled)} stands more than once")
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names; a class's index here is its value in targets and maps."""
+        return [c.name for c in self.classes]
+
+
+class LabelsConfig(_Section):
+    """Where the labels are and how to read them."""
+
+    files: list[str] = Field(min_length=1)
+    """Vector files, relative to the project folder."""
+    class_property: str = "class"
+    date_property: str = "start_datetime"
+    """Property with the date a label is true for (ISO 8601)."""
+    date: date | None = None
+    """One date for all labels, for files without a date property."""
+    area: str | None = None
+    """Vector file; labels outside it are not used."""
+
+
+class ImageryConfig(_Section):
+    """Which imagery, and how it is framed in time."""
+
+    catalogue: str = Field(min_length=1)
+    """URL of a STAC API, or URL or path (relative to the project folder) of a static catalogue's JSON file."""
+    collections: list[str] = []
+    """Collections to search; empty means the modality's usual one on an API, every one in a static catalogue."""
+    modalities: list[Literal["sentinel2_l2a"]] = Field(["sentinel2_l2a"], min_length=1)
+    resolution: float = Field(10.0, gt=0, le=1000)
+    """Edge of a grid pixel in metres."""
+    crs: str | None = None
+    """CRS of the grid; the UTM zone of the labels when not given."""
+    framing: Framing
+    max_cloud_cover: float = Field(90.0, ge=0, le=100)
+    """Scenes with more cloud than this (per cent, eo:cloud_cover) are not used."""
+    composite: Literal["least_cloudy", "median"] = "least_cloudy"
+
+
+class SplitConfig(_Section):
+    """Spatial blocks that keep training, validation and test apart."""
+
+    block_size: float = Field(640.0, gt=0)
+    """Edge of a block in metres; rounded up to whole windows."""
+    validation: float = Field(0.2, ge=0, lt=1)
+    test: float = Field(0.2, ge=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SplitConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test is {self.validation + self.test}; training needs a share as well")
+        return self
+
+
+class DatasetConfig(_Section):
+    """How windows become a training set."""
+
+    split: SplitConfig = SplitConfig()
+    min_valid: float = Field(0.05, ge=0, le=1)
+    """Windows with a smaller share of valid pixels than this, over all timesteps, are left out and listed."""
+    min_samples: int = Field(2, ge=1)
+    """Fewest windows a class must appear in."""
+
+
+class ModelConfig(_Section):
+    """The encoder and the sizes it works at."""
+
+    encoder: str = "v1.1-nano"
+    """Catalogue name, as in `olmoearth encoders list`."""
+    weights: str | None = None
+    """Checkpoint (folder, hf://, s3://); random weights when not given."""
+    patch_size: int = Field(ge=1, le=8)
+    window_size: int = Field(ge=8, le=512)
+    """Edge of a window in pixels."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> ModelConfig:
+        if self.window_size % self.patch_size:
+            raise ValueError(
+                f"window_size {self.window_size} is not divisible by patch_size {self.patch_size}; "
+                f"the next that is: {-(-self.window_size // self.patch_size) * self.patch_size}"
+            )
+        return self
+
+
+class TrainingConfig(_Section):
+    """How the model is fine-tuned."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    augment: bool = True
+    """Random flips and right-angle turns."""
+    seed: int = 0
+
+
+class MapConfig(_Section):
+    """What is mapped."""
+
+    area: str
+    """Vector file of the area, relative to the project folder."""
+    date: date
+    """Anchor of the temporal framing, as a label's date is while training."""
+    tile_size: int = Field(1024, ge=64, le=8192)
+    """Edge of a tile in pixels: the unit of resume and distribution."""
+    overlap: float = Field(0.25, ge=0, le=0.75)
+    """Share of a window that it has in common with its neighbour."""
+    min_area: float = Field(0.0, ge=0)
+    """Minimum mapping unit of the polygons in square metres; smaller patches join their largest neighbour."""
+
+
+class RetrainingConfig(_Section):
+    """When the model is trained anew."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+
+
+class ProjectConfig(_Section):
+    """All of project.yaml."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    task: TaskConfig
+    labels: LabelsConfig
+    imagery: ImageryConfig
+    dataset: DatasetConfig
+    model: ModelConfig
+    training: TrainingConfig
+    map: MapConfig
+    retraining: RetrainingConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ProjectConfig:
+        window = self.model.window_size
+        if self.map.tile_size < window:
+            raise ValueError(f"map.tile_size {self.map.tile_size} is smaller than model.window_size {window}")
+        return self
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder and its validated settings."""
+
+    root: Path
+    """Absolute path of the folder."""
+    config: ProjectConfig
+
+    @property
+    def state(self) -> Path:
+        """The platform's own state in the folder: lock, work folders, records. Never hashed, never in git."""
+        return self.root / ".olmoearth"
+
+    @cached_property
+    def catalogue(self) -> str:
+        """The catalogue as a URL or an absolute path."""
+        where = self.config.imagery.catalogue
+        return where if "://" in where else str(self.path(where))
+
+    def path(self, relative: str) -> Path:
+        """A path of project.yaml, made absolute."""
+        return self.root / Path(relative).expanduser()
+
+
+def _sentence(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    for kind in ("period", "point_in_time", "framed_point_in_time"):
+        where = where.replace(f"imagery.framing.{kind}", "imagery.framing")
+    found = problem.get("input")
+    shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
+    match problem["type"]:
+        case "extra_forbidden":
+            text = "unknown key; remove it or correct its spelling"
+        case "missing":
+            return f"{where}: this key is required"
+        case _:
+            text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where or 'project'}: {text}{shown}"
+
+
+def _allowed_keys(location: tuple[Any, ...]) -> str:
+    """The keys that stand beside the unknown key at `location`, where the section can be found."""
+    section: Any = ProjectConfig
+    for part in location[:-1]:
+        if isinstance(part, int) or not hasattr(section, "model_fields") or part not in section.model_fields:
+            return ""
+        section = section.model_fields[part].annotation
+    return f"; allowed are {', '.join(section.model_fields)}" if hasattr(section, "model_fields") else ""
+
+
+def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:
+    """Validate the text of a project.yaml.
+
+    Raises:
+        ProjectError: with one line for each wrong key: the key, what was found, what is allowed.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProjectError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ProjectError(f"{source}: expected keys like 'name:' and 'task:', found {type(values).__name__}")
+    try:
+        return ProjectConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            _sentence(problem) + (_allowed_keys(problem["loc"]) if problem["type"] == "extra_forbidden" else "")
+            for problem in error.errors(include_url=False, include_context=False)
+        ]
+        raise ProjectError(f"{source}: " + "; ".join(lines)) from error
+
+
+def load_project(folder: Path) -> Project:
+    """Read and validate `folder`/project.yaml.
+
+    Raises:
+        ProjectError: no such file, or a wrong key in it.
+    """
+    root = folder.expanduser().resolve()
+    path = root / PROJECT_FILE
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ProjectError(
+            f"{path}: no such file. Name a project folder, or make one with `olmoearth init NAME --template T`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path}: cannot be read ({error})") from error
+    return Project(root, parse_project(text, str(path)))
