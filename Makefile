@@ -1,0 +1,56 @@
+# Two commands matter: `make demo` runs the main job, `make test` passes the tests. Both install what is missing.
+
+VENV ?= .venv
+MARK ?= not verify
+PYTEST_ARGS ?=
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TORCH := $(shell grep -i '^torch==' constraints.txt)
+
+.PHONY: demo test verify bench lint types install lock reservoir clean
+
+demo: $(INSTALLED)
+	$(BIN)/olmoearth demo demo
+
+test: $(INSTALLED)
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "$(MARK)" $(PYTEST_ARGS)
+
+verify: $(INSTALLED)  ## the same proofs at full size; leaves JSON in build/verify
+	$(BIN)/pytest -m verify --junitxml=build/verify/junit.xml
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+# torch comes first and alone: the plain index would bring gigabytes of CUDA packages (docs/decisions/0001)
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+	touch $@
+
+lock:  ## renew constraints.txt: resolve pyproject.toml afresh in an environment of its own, write every version down
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet $(TORCH)
+	build/lock/bin/pip install --quiet ".[dev]"
+	build/lock/bin/pip check
+	build/lock/bin/pip freeze --exclude olmoearth-platform > constraints.txt
+
+reservoir: $(INSTALLED)  ## the reference project on real data: needs OLMOEARTH_TEST_DATA
+	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
+	ln -sfn "$(abspath $(OLMOEARTH_TEST_DATA))/reservoir" projects/reservoir/source
+	$(BIN)/olmoearth run projects/reservoir
+
+clean:
+	rm -rf demo build $(VENV)

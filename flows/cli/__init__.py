@@ -1,0 +1,5 @@
+"""The `olmoearth` command."""
+
+from flows.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,78 @@
+"""What every command shares: where people look, where machines look, and how a command fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.progress import Bars, Silent
+
+ProjectArgument = Annotated[Path, typer.Argument(help="The project folder.", metavar="[PROJECT]")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value for machines.")]
+
+
+def console() -> Console:
+    """For results: standard output."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def side_console() -> Console:
+    """For progress and errors: standard error, so that `--json` output stays clean."""
+    from rich.console import Console
+
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Bars | Silent]:
+    """Bars for people, silence for machines."""
+    from flows.progress import Bars, Silent
+
+    if as_json:
+        yield Silent()
+        return
+    with Bars(side_console()) as bars:
+        yield bars
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Keep the libraries' own chatter (telemetry, server logs) from between the partner and the message."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+
+def fail(error: BaseException, as_json: bool, code: int) -> int:
+    """Say in one message what went wrong; returns the exit code."""
+    message = " ".join(str(error).split()) or error.__class__.__name__
+    if as_json:
+        print_json({"error": message, "kind": error.__class__.__name__})
+    else:
+        side_console().print(f"[bold red]Error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    return code
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,70 @@
+"""`olmoearth init` and `olmoearth validate`: before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(init)
+    app.command()(validate)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="NAME", help="Folder of the new project; its last part is the name.")],
+    template: Annotated[str, typer.Option("--template", "-t", help="Which template to start from.")] = "blank",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project folder: project.yaml, labels/, a git + DVC repository."""
+    from olmoearth_core.project import load_project
+    from olmoearth_core.templates import write_template
+    from registry.dvc import ensure_pipeline
+    from registry.workspace import Workspace
+
+    root = folder.expanduser().resolve()
+    written = write_template(template, root, project_name=root.name)
+    ensure_pipeline(load_project(root), Workspace.from_environment())
+    if as_json:
+        print_json({"project": str(root), "template": template, "files": [str(path) for path in written]})
+        return
+    out = console()
+    out.print(f"Made {root} from the template '{template}':", highlight=False, soft_wrap=True)
+    for path in written:
+        out.print(f"  {path}", highlight=False, soft_wrap=True)
+    out.print(
+        f"Next: put your label files into {folder / 'labels'}, fill in project.yaml, then `olmoearth validate {folder}`.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> None:
+    """Check the project with its labels and catalogue before anything is spent."""
+    from olmoearth_core.project import load_project
+    from olmoearth_core.validate import validate as find
+
+    loaded = load_project(project)
+    with progress(as_json) as listener:
+        findings = find(loaded, listener)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if as_json:
+        rows = [{"severity": f.severity, "where": f.where, "message": f.message} for f in findings]
+        print_json({"project": loaded.config.name, "valid": not errors, "findings": rows})
+    else:
+        out = console()
+        for finding in findings:
+            mark = "[red]error[/]  " if finding.severity == "error" else "[yellow]warning[/]"
+            out.print(f"{mark} [bold]{finding.where}[/]: ", end="")
+            out.print(finding.message, highlight=False, markup=False, soft_wrap=True)
+        out.print(
+            f"[red]{len(errors)} error(s)[/]: mend them before a run."
+            if errors
+            else f"[green]{loaded.config.name} is ready[/]: `olmoearth run {project}`."
+        )
+    raise typer.Exit(1 if errors else 0)

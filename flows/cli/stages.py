@@ -1,0 +1,85 @@
+"""`olmoearth run` and one command per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+
+_HELP = {
+    "export": "Fetch what the training windows need from the catalogue: frozen scene list and raw pixels.",
+    "preprocess": "Compose cubes, rasterise labels, split, check: the versioned training set.",
+    "finetune": "Fine-tune the encoder on the training set; registers a model version.",
+    "infer": "Map the area tile by tile.",
+    "postprocess": "Mosaic the tiles into the map: COG, polygons, areas, STAC Item, preview.",
+}
+
+RefreshOption = Annotated[
+    bool, typer.Option("--refresh", help="Search the catalogue again instead of using the frozen scene lists.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(run)
+    for name, text in _HELP.items():
+        app.command(name, help=text)(_stage_command(name))
+
+
+def run(
+    project: ProjectArgument = Path(),
+    until: Annotated[str, typer.Option(help="Last stage to run.")] = "postprocess",
+    refresh: RefreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole lifecycle; stages that are up to date are skipped."""
+    from flows.door import check_stage
+    from flows.run import run_lifecycle
+    from olmoearth_core.project import load_project
+
+    loaded = load_project(project)
+    check_stage(until)
+    with progress(as_json) as listener:
+        results = run_lifecycle(loaded, listener, until=until, refresh=refresh)
+    if as_json:
+        print_json({"project": loaded.config.name, "stages": results})
+    else:
+        show_results(loaded.root, results)
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(project: ProjectArgument = Path(), refresh: RefreshOption = False, as_json: JsonOption = False) -> None:
+        from flows.door import describe, forget_scenes, run_stage
+        from olmoearth_core.project import load_project
+
+        loaded = load_project(project)
+        with progress(as_json) as listener:
+            if refresh:
+                forget_scenes(loaded)
+            result = describe(run_stage(loaded, name, progress=listener))
+        if as_json:
+            print_json(result)
+        else:
+            show_results(loaded.root, [result])
+
+    return command
+
+
+def show_results(root: Path, results: list[dict[str, Any]]) -> None:
+    """Print what was done and what to do next."""
+    from flows.report import stages_table, summary_lines
+
+    out = console()
+    out.print(stages_table(results))
+    last = results[-1]
+    for line in summary_lines(last):
+        out.print(line, highlight=False, markup=False)
+    if last["stage"] == "postprocess":
+        folder = root / last["folder"]
+        out.print(f"\nMap:      {folder / 'map.tif'}", highlight=False, soft_wrap=True)
+        out.print(f"Preview:  {folder / 'preview.png'}", highlight=False, soft_wrap=True)
+        out.print(f"Next:     olmoearth audit {folder / 'map.tif'}", highlight=False, soft_wrap=True)
