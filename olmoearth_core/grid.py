@@ -159,6 +159,13 @@ class PixelBox:
         bottom = max(self.row + self.height, other.row + other.height)
         return PixelBox(self.grid, column, row, right - column, bottom - row)
 
+    def cut(self, other: PixelBox) -> PixelBox:
+        """The part that both have in common; width or height is below 1 where there is none."""
+        column, row = max(self.column, other.column), max(self.row, other.row)
+        right = min(self.column + self.width, other.column + other.width)
+        bottom = min(self.row + self.height, other.row + other.height)
+        return PixelBox(self.grid, column, row, right - column, bottom - row)
+
     def pad(self, pixels: int) -> PixelBox:
         """The box grown by `pixels` on each side."""
         return PixelBox(

@@ -71,6 +71,8 @@ class StageRun:
     files: Mapping[str, Path]
     progress: Progress
     meter: Meter
+    key: str = ""
+    """The stage key: what these outputs are traced by."""
 
     @property
     def scratch(self) -> Path:
@@ -214,7 +216,7 @@ def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: 
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter))
+        summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
         shutil.rmtree(work / SCRATCH, ignore_errors=True)
         outputs = describe_outputs(work)
     manifest = Manifest(

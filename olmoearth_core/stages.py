@@ -73,7 +73,8 @@ def _grid_settings(project: Project) -> dict[str, Any]:
     return _dump(project.config.imagery, "modalities", "resolution", "crs", "framing")
 
 
-def _map_name(project: Project, key: str) -> str:
+def map_id(project: Project, key: str) -> str:
+    """The name of a map, and of its folder; `key` is that of its postprocess stage."""
     return f"{project.config.name}-{project.config.map.date.isoformat()}-{key[:8]}"
 
 
@@ -140,7 +141,7 @@ _ALL = (
         },
         after=("infer",),
         files=lambda project, _progress: {project.config.map.area: project.path(project.config.map.area)},
-        place=lambda project, key: f"maps/{_map_name(project, key)}",
+        place=lambda project, key: f"maps/{map_id(project, key)}",
     ),
 )
 
