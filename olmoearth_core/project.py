@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date as Day
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,7 +82,7 @@ class LabelsConfig(_Section):
     class_property: str = "class"
     date_property: str = "start_datetime"
     """Property with the date a label is true for (ISO 8601)."""
-    date: date | None = None
+    date: Day | None = None
     """One date for all labels, for files without a date property."""
     area: str | None = None
     """Vector file; labels outside it are not used."""
@@ -170,7 +170,7 @@ class MapConfig(_Section):
 
     area: str
     """Vector file of the area, relative to the project folder."""
-    date: date
+    date: Day
     """Anchor of the temporal framing, as a label's date is while training."""
     tile_size: int = Field(1024, ge=64, le=8192)
     """Edge of a tile in pixels: the unit of resume and distribution."""
