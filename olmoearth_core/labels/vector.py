@@ -1,0 +1,189 @@
+"""Vector files, read and checked: the one door for labels and areas.
+
+A file is read whole or refused: what is wrong is collected feature by feature, so that a partner corrects a file once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from pyproj import CRS
+from pyproj.exceptions import ProjError
+from shapely.geometry.base import BaseGeometry
+
+from olmoearth_core.errors import LabelError
+from olmoearth_core.grid import Grid
+
+KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a file, in a sentence."""
+
+    source: str
+    """The file as project.yaml names it."""
+    message: str
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """What a vector file holds.
+
+    Attributes:
+        crs: as pyproj understands it.
+        geometries: (N,) shapely geometries in `crs`, two-dimensional, x before y; None where `problems` says why.
+        columns: property name -> (N,) values; dates and times are ISO 8601 text.
+        problems: features that cannot be used as they are.
+    """
+
+    crs: CRS
+    geometries: np.ndarray
+    columns: dict[str, np.ndarray]
+    problems: tuple[Problem, ...]
+
+
+def summarise(problems: list[Problem], shown: int = 3) -> str:
+    """The first few problems of the first file that has any, and how many there are."""
+    source = problems[0].source
+    here = [p.message for p in problems if p.source == source]
+    rest = f"; and {len(here) - shown} more like these" if len(here) > shown else ""
+    return f"{source}: {'; '.join(here[:shown])}{rest}."
+
+
+def read_vector(path: Path, source: str) -> VectorFile:
+    """Read any vector file that GDAL knows.
+
+    Args:
+        path: the file.
+        source: its name in messages (as project.yaml writes it).
+
+    Raises:
+        LabelError: missing, no vector file, without features, without a CRS, or with a CRS that cannot be its own.
+    """
+    if not path.exists():
+        raise LabelError(f"{source}: no such file (looked for {path}). Put it there or correct project.yaml.")
+    meta, wkb, values = _read_layer(path, source)
+    if wkb is None:
+        raise LabelError(f"{source}: holds no geometries. Give a vector file with geometries (GeoJSON, GeoPackage).")
+    if len(wkb) == 0:
+        raise LabelError(f"{source}: holds no features. Add labels to it or take it out of project.yaml.")
+    if not meta["crs"]:
+        raise LabelError(
+            f"{source}: states no CRS. Save it with one (in QGIS: Export > Save Features As), or as GeoJSON in degrees."
+        )
+    crs = CRS.from_user_input(meta["crs"])
+    geometries = shapely.from_wkb(wkb, on_invalid="ignore")
+    if reason := _impossible(crs, geometries):
+        raise LabelError(f"{source}: {reason}")
+    reasons = _broken(wkb, geometries)
+    problems = tuple(Problem(source, f"feature {i} {reason}") for i, reason in reasons.items())
+    geometries[list(reasons)] = None
+    return VectorFile(crs, geometries, dict(zip(meta["fields"], values, strict=True)), problems)
+
+
+def read_area(path: Path, source: str, grid: Grid | None = None) -> BaseGeometry:
+    """The union of a file's polygons, in `grid`'s CRS, or in degrees (EPSG:4326) when no grid is given.
+
+    Raises:
+        LabelError: as `read_vector`; or a geometry is broken or is no polygon.
+    """
+    file = read_vector(path, source)
+    if file.problems:
+        raise LabelError(f"{summarise(list(file.problems))} Correct the geometry (in QGIS: Fix Geometries).")
+    if odd := sorted({g.geom_type for g in file.geometries} - {"Polygon", "MultiPolygon"}):
+        raise LabelError(f"{source}: an area is made of polygons; found {', '.join(odd)}.")
+    area = shapely.union_all(project(file, "EPSG:4326" if grid is None else grid.crs, source))
+    return area if area.is_valid else shapely.make_valid(area)
+
+
+def project(file: VectorFile, crs: str, source: str) -> np.ndarray:
+    """The file's geometries in `crs` (x before y).
+
+    Raises:
+        LabelError: a coordinate has no place in `crs`.
+    """
+    try:
+        projected = shapely.transform(file.geometries, _Transform(file.crs, CRS.from_user_input(crs)))
+    except ProjError as error:
+        raise LabelError(f"{source}: cannot be projected from {file.crs.name} to {crs} ({error}).") from error
+    if not np.isfinite(shapely.bounds(projected[file.geometries != None])).all():  # noqa: E711 (elementwise)
+        raise LabelError(f"{source}: some coordinates in {file.crs.name} have no place in {crs}; is its CRS right?")
+    bent = ~shapely.is_valid(projected) & (file.geometries != None)  # noqa: E711
+    projected[bent] = shapely.make_valid(projected[bent])  # a valid outline can touch itself once it is rounded anew
+    return np.asarray(projected, dtype=object)
+
+
+class _Transform:
+    """Coordinates (N, 2) from one CRS to another; the same bits when the two are one."""
+
+    def __init__(self, source: CRS, target: CRS) -> None:
+        from pyproj import Transformer
+
+        self._transformer = None if source == target else Transformer.from_crs(source, target, always_xy=True)
+
+    def __call__(self, xy: np.ndarray) -> np.ndarray:
+        if self._transformer is None:
+            return xy
+        return np.column_stack(self._transformer.transform(xy[:, 0], xy[:, 1]))
+
+
+def _read_layer(path: Path, source: str) -> tuple[dict[str, Any], np.ndarray | None, list[np.ndarray]]:
+    # GDAL's warnings (an unclosed ring, a second layer) become problems of our own wording, or are none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+            if len(layers) > 1:
+                raise LabelError(
+                    f"{source}: holds {len(layers)} layers ({', '.join(layers)}). Save the one to use as its own file."
+                )
+            layer = layers[0] if layers else None
+            meta, _, wkb, values = pyogrio.raw.read(path, layer=layer, force_2d=True, datetime_as_string=True)
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+            raise LabelError(
+                f"{source}: not a vector file that can be read ({error}). "
+                "Give GeoJSON, GeoPackage, FlatGeobuf or a shapefile."
+            ) from error
+    return meta, wkb, values
+
+
+def _impossible(crs: CRS, geometries: np.ndarray) -> str:
+    """Why the coordinates cannot be in `crs`; empty when they can."""
+    with np.errstate(invalid="ignore"):
+        left, bottom, right, top = shapely.total_bounds(geometries)
+    extent = f"coordinates reach from ({left:.6g}, {bottom:.6g}) to ({right:.6g}, {top:.6g})"
+    in_degrees = left >= -180 and right <= 180 and bottom >= -90 and top <= 90
+    if crs.is_geographic and not in_degrees and not np.isnan(left):
+        return (
+            f"{extent}, but its CRS {crs.name} is in degrees (-180 to 180, -90 to 90). "
+            "They look like metres: state the CRS they are in, or save the file in degrees (EPSG:4326)."
+        )
+    if crs.is_projected and in_degrees and crs.axis_info[0].unit_name == "metre":
+        return (
+            f"{extent}, but its CRS {crs.name} is in metres. "
+            "They look like degrees: state EPSG:4326 as the file's CRS, or save it anew."
+        )
+    return ""
+
+
+def _broken(wkb: np.ndarray, geometries: np.ndarray) -> dict[int, str]:
+    """Position of each feature whose geometry cannot be used -> what is wrong with it."""
+    reasons: dict[int, str] = {}
+    missing = np.array([g is None for g in geometries])
+    for i in np.flatnonzero(missing).tolist():
+        reasons[i] = "has no geometry" if wkb[i] is None else "has a geometry with an open or too short ring"
+    for i in np.flatnonzero(shapely.is_empty(geometries)).tolist():
+        reasons[i] = "has an empty geometry"
+    for i in np.flatnonzero(~shapely.is_valid(geometries) & ~missing).tolist():
+        reasons[i] = f"has a broken geometry: {shapely.is_valid_reason(geometries[i])}"
+    for i, geometry in enumerate(geometries):
+        if i not in reasons and geometry.geom_type not in KINDS:
+            reasons[i] = f"is a {geometry.geom_type}; allowed are points, lines and polygons"
+    return dict(sorted(reasons.items()))

@@ -1,0 +1,142 @@
+"""Windows around labels, and the targets inside them.
+
+Windows lie on the grid's one lattice, so they never overlap; each carries the labels of one date. The rules by which a
+label claims a pixel are here, in one place: a polygon claims the pixels whose centres it holds, a line those it
+touches, a point the one under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import shapely
+from rasterio.features import rasterize as burn
+from shapely.geometry.base import BaseGeometry
+
+from olmoearth_core.grid import PixelBox
+from olmoearth_core.labels.labels import Labels
+
+IGNORE = 255
+"""Value of target pixels without a label: left out of loss and metrics."""
+
+
+@dataclass(frozen=True)
+class TrainingWindow:
+    """One window of the lattice at the date of its labels."""
+
+    name: str
+    box: PixelBox
+    date: date
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known about the pixels of a window.
+
+    Attributes:
+        classes: (H, W) uint8, position in task.classes; IGNORE where nothing, or more than one thing, is known.
+        conflicts: pixels that labels of different classes claim; they are IGNORE in `classes`.
+    """
+
+    classes: np.ndarray
+    conflicts: int
+
+
+def training_windows(labels: Labels, window_size: int) -> list[TrainingWindow]:
+    """The lattice boxes in which labels claim pixels, one for each date, ordered by date, row and column.
+
+    A box that a polygon touches without holding a pixel centre may be among them; its target is then empty.
+
+    Args:
+        labels: as from `read_labels`.
+        window_size: edge of a window in pixels.
+    """
+    grid = labels.grid
+    return [
+        TrainingWindow(f"{day:%Y%m%d}_{i * window_size}_{j * window_size}", box, day)
+        for day, j, i in sorted(_cells(labels, window_size))
+        for box in [grid.box(i * window_size, j * window_size, window_size, window_size)]
+    ]
+
+
+def rasterize(labels: Labels, window: TrainingWindow) -> np.ndarray:
+    """The target of a window: (H, W) uint8, position in task.classes, IGNORE where nothing is known."""
+    return make_target(labels, window).classes
+
+
+def make_target(labels: Labels, window: TrainingWindow) -> Target:
+    """The target of a window, from the labels of its date. The order of files and features makes no difference."""
+    box = window.box
+    geometries, indices = labels.near(box, window.date)
+    classes = np.full(box.shape, IGNORE, np.uint8)
+    claims = np.zeros(box.shape, np.uint8)
+    for index in np.unique(indices):
+        claimed = _claimed(geometries[indices == index], box)
+        classes[claimed] = index
+        claims += claimed
+    classes[claims > 1] = IGNORE
+    return Target(classes, int((claims > 1).sum()))
+
+
+def _claimed(geometries: np.ndarray, box: PixelBox) -> np.ndarray:
+    """(H, W) bool, the pixels of `box` that any of `geometries` claims."""
+    claimed = np.zeros(box.shape, bool)
+    dimension = shapely.get_dimensions(geometries)
+    for kind, all_touched in ((2, False), (1, True)):
+        if (dimension == kind).any():
+            shapes = geometries[dimension == kind].tolist()
+            claimed |= burn(shapes, box.shape, transform=box.transform, all_touched=all_touched, dtype="uint8") > 0
+    columns, rows = _pixels_under(geometries[dimension == 0], box.grid.resolution)
+    inside = (columns >= box.column) & (columns < box.column + box.width)
+    inside &= (rows >= box.row) & (rows < box.row + box.height)
+    claimed[rows[inside] - box.row, columns[inside] - box.column] = True
+    return claimed
+
+
+def _pixels_under(points: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute (columns, rows) of the pixels under points."""
+    xy = shapely.get_coordinates(points) / resolution
+    return np.floor(xy[:, 0]).astype(np.int64), np.floor(-xy[:, 1]).astype(np.int64)
+
+
+def _cells(labels: Labels, size: int) -> set[tuple[date, int, int]]:
+    """(date, lattice row, lattice column) of the boxes where labels may claim pixels."""
+    geometries = labels.frame.geometry.to_numpy()
+    days = labels.frame["date"].to_numpy()
+    dimension = shapely.get_dimensions(geometries)
+    edge = labels.grid.resolution * size
+
+    points = np.flatnonzero(dimension == 0)
+    parts, owner = shapely.get_coordinates(geometries[points], return_index=True)
+    columns, rows = _pixels_under(shapely.points(parts), labels.grid.resolution)
+    cells = set(zip(days[points[owner]], (rows // size).tolist(), (columns // size).tolist(), strict=True))
+
+    others = np.flatnonzero(dimension > 0)
+    # a polygon claims pixels whose centres it holds: only the box of a window's pixel centres counts for it
+    margin = np.where(dimension[others] == 2, labels.grid.resolution / 2, 0.0)
+    left, bottom, right, top = shapely.bounds(geometries[others]).T
+    first_i, last_i = _range(left, right, margin, edge)
+    first_j, last_j = _range(-top, -bottom, margin, edge)
+    for k, row in enumerate(others):
+        span = [(j, i) for j in range(first_j[k], last_j[k] + 1) for i in range(first_i[k], last_i[k] + 1)]
+        if len(span) > 1:
+            span = _touching(geometries[row], span, edge, margin[k])
+        cells.update((days[row], j, i) for j, i in span)
+    return cells
+
+
+def _range(low: np.ndarray, high: np.ndarray, margin: np.ndarray, edge: float) -> tuple[list[int], list[int]]:
+    """First and last lattice index whose box, shrunk by `margin`, meets [low, high]; first > last where none does."""
+    first = np.ceil((low + margin) / edge).astype(np.int64) - 1
+    last = np.floor((high - margin) / edge).astype(np.int64)
+    return first.tolist(), last.tolist()
+
+
+def _touching(geometry: BaseGeometry, span: list[tuple[int, int]], edge: float, margin: float) -> list[tuple[int, int]]:
+    """Of the boxes (row, column) in `span`, those that `geometry` meets once they are shrunk by `margin`."""
+    j, i = np.array(span).T
+    boxes = shapely.box(i * edge + margin, -(j + 1) * edge + margin, (i + 1) * edge - margin, -j * edge - margin)
+    shapely.prepare(geometry)
+    return [cell for cell, meets in zip(span, shapely.intersects(geometry, boxes), strict=True) if meets]
