@@ -1,0 +1,39 @@
+"""Encoders and what stands on them. `load_encoder` and `build_encoder` are the way in; torch is imported when they run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from olmoearth_core.models.encoder import Encoder
+
+
+def load_encoder(source: str, *, precision: str = "auto", device: str = "auto") -> Encoder:
+    """Load an encoder with its published (or your own) weights, in evaluation mode.
+
+    Args:
+        source: a local folder (`config.json` + `weights.pth`, or what `save_encoder` wrote), `hf://org/name@revision`,
+            `s3://bucket/folder`, or a catalogue name such as "v1.1-tiny" (fetched from its hub).
+        precision: "fp32", "bf16" (bf16 weights; residual and norms stay fp32), or "auto" (see `precision.py`).
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
+
+    Raises:
+        CheckpointError: files that are missing, damaged, unsafe, or do not fit; the message names file and key.
+    """
+    from olmoearth_core.models.checkpoint import load
+
+    return load(str(source), precision=precision, device=device)
+
+
+def build_encoder(name: str, *, seed: int = 0) -> Encoder:
+    """Build a catalogue encoder with random weights that depend on `seed` alone: fp32, CPU, evaluation mode.
+
+    Raises:
+        CheckpointError: `name` is not in the catalogue.
+    """
+    from olmoearth_core.models.checkpoint import build
+
+    return build(name, seed=seed)
+
+
+__all__ = ["build_encoder", "load_encoder"]

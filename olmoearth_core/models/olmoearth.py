@@ -1,0 +1,71 @@
+"""The OlmoEarth encoder, v1 to v1.3: tokenizer, blocks, norm, and v1.3's pooler. Read this file first."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from olmoearth_core.models.batch import Batch, Layout
+from olmoearth_core.models.config import EncoderConfig
+from olmoearth_core.models.encoder import Encoder, Features
+from olmoearth_core.models.origin import Origin
+from olmoearth_core.models.pooler import LocationPooler
+from olmoearth_core.models.tokenizer import Tokenizer
+from olmoearth_core.models.transformer import Attention, Block
+
+DROP_PATH = 0.1
+"""Stochastic depth of every block, in training mode only."""
+
+
+class OlmoEarth(Encoder):
+    """One class for the whole family; `config` says what differs."""
+
+    def __init__(self, config: EncoderConfig, origin: Origin) -> None:
+        super().__init__()
+        dim = config.embedding_size
+        self.config, self.origin = config, origin
+        self.name, self.embedding_size, self.modalities = config.name, dim, tuple(config.band_sets)
+        self.tokenizer = Tokenizer(config)
+        self.blocks = nn.ModuleList(
+            Block(dim, Attention(dim, config.heads, mixed=config.rope), config.mlp_ratio, DROP_PATH)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.pooler = LocationPooler(config) if config.location_tokens else None
+
+    def _encode(self, batch: Batch) -> Features:
+        # Presence is a matter of patches and timesteps: all band sets of a modality share it.
+        present = {
+            m: np.repeat(batch.present(m)[..., None], len(self.config.band_sets[m]), axis=-1) for m in batch.data
+        }
+        layout = Layout(present)
+        x = self.tokenizer(batch, layout)  # (R, D): the timesteps that have any token
+        where = self.tokenizer.positions(batch, layout) if self.config.rope else None  # (R, 3)
+        if not layout.plain:
+            rows = torch.as_tensor(layout.embedded, device=x.device)
+            x, where = x[rows], where[rows] if where is not None else None
+        x = self.transform(x, layout.groups, where)  # (M, D): packed, only tokens that are present
+        return self._unpack(x, batch, layout, where)
+
+    def transform(self, x: Tensor, groups: tuple[tuple[int, int], ...], where: Tensor | None) -> Tensor:
+        """The transformer: packed tokens (M, D) fp32 with positions (M, 3) or None -> (M, D) fp32."""
+        for block in self.blocks:
+            x = block(x, groups, where)
+        out: Tensor = self.norm(x)
+        return out
+
+    def _unpack(self, x: Tensor, batch: Batch, layout: Layout, where: Tensor | None) -> Features:
+        shapes = {m: p.shape for m, p in layout.present.items()}
+        sizes = [p.size for p in layout.present.values()]
+        if layout.plain:
+            dense = x
+        else:
+            rows = torch.as_tensor(layout.dense, device=x.device)
+            dense = x.new_zeros(sum(sizes), x.shape[-1]).index_copy(0, rows, x)
+        pooler = self.pooler
+        return Features(
+            tokens={m: t.view(*shapes[m], -1) for m, t in zip(shapes, dense.split(sizes), strict=True)},
+            present={m: torch.as_tensor(np.ascontiguousarray(p), device=x.device) for m, p in layout.present.items()},
+            read_locations=(lambda: pooler(x, where, batch, layout)) if pooler is not None else None,
+        )

@@ -1,0 +1,62 @@
+"""Which numbers an encoder computes with, decided once when it is loaded and recorded as `encoder.precision`.
+
+fp32: everything. bf16: the weights of the large matrices (and so their products and attention) are bfloat16, the
+residual stream, norms, rotations and encodings stay fp32.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from olmoearth_core.errors import CheckpointError
+from olmoearth_core.models.encoder import Encoder
+
+PRECISIONS = ("auto", "fp32", "bf16")
+E_ = TypeVar("E_", bound=Encoder)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device meant by `device`; "auto" is CUDA where there is one.
+
+    Raises:
+        CheckpointError: no such device, or it is not here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise CheckpointError(f"device '{device}' is not known; allowed are auto, cpu, cuda, cuda:0 ...") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(
+            f"device '{device}' was asked for, but torch {torch.__version__} sees no CUDA device here."
+        )
+    return place
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "fp32" or "bf16"; "auto" is bf16 where that is faster: a CPU with AMX, a GPU with bf16.
+
+    Raises:
+        CheckpointError: `precision` is none of auto, fp32, bf16.
+    """
+    if precision not in PRECISIONS:
+        raise CheckpointError(f"precision '{precision}' is not known; allowed are {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def apply_precision(encoder: E_, precision: str) -> E_:
+    """Convert the weights of `encoder` in place."""
+    if precision == "bf16":
+        for name, module in encoder.named_modules():
+            if isinstance(module, nn.Linear) and not name.endswith(".pixel"):
+                module.to(torch.bfloat16)
+    encoder.precision = precision
+    return encoder

@@ -1,0 +1,205 @@
+"""From physical values to tokens: normalise, resize patches to 8 x 8, project, say what, when and where.
+
+A band set of a modality gives one token per patch and timestep: three per Sentinel-2 timestep in v1 (by native
+resolution), one from v1.1 on. Everything after this file costs in proportion to their number, attention to its square.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from olmoearth_core.models.batch import Batch, Layout
+from olmoearth_core.models.config import EncoderConfig
+from olmoearth_core.models.modalities import MODALITIES, Modality
+
+DAYS_BEFORE_MONTH = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
+
+
+class PatchEmbedding(nn.Module):
+    """Tokens of one band set: patches of 8 x 8 pixels -> D.
+
+    v1 convolves; from v1.1 on each pixel first passes a small hidden layer, then the patch is projected.
+    """
+
+    def __init__(self, channels: int, config: EncoderConfig) -> None:
+        super().__init__()
+        self.patch = config.base_patch
+        hidden = config.pixel_hidden
+        self.pixel = nn.Linear(channels, hidden) if hidden else None
+        self.proj: nn.Module = (
+            nn.Linear(hidden * self.patch**2, config.embedding_size)
+            if hidden
+            else nn.Conv2d(channels, config.embedding_size, self.patch, stride=self.patch)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (F, C, 8h, 8w) normalised -> (F, h, w, D)."""
+        if self.pixel is None:
+            out: Tensor = self.proj(x)
+            return out.permute(0, 2, 3, 1)
+        x = F.relu(self.pixel(x.permute(0, 2, 3, 1)))  # (F, 8h, 8w, hidden)
+        x = x.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))  # (F, h, 8, w, 8, hidden)
+        out = self.proj(x.transpose(2, 3).flatten(3).to(self.proj.weight.dtype))  # (F, h, w, 64 * hidden) -> D
+        return out
+
+
+class Tokenizer(nn.Module):
+    """The tokens of a batch, with their encodings, in fp32."""
+
+    month_table: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.ModuleDict(
+            {
+                m: nn.ModuleList([PatchEmbedding(len(bands), config) for bands in sets])
+                for m, sets in config.band_sets.items()
+            }
+        )
+        quarter = config.embedding_size // 4
+        self.channel = nn.ParameterDict(
+            {m: nn.Parameter(torch.zeros(len(sets), quarter)) for m, sets in config.band_sets.items()}
+        )
+        self.register_buffer("month_table", month_table(quarter))
+
+    def forward(self, batch: Batch, layout: Layout) -> Tensor:
+        """All tokens of the timesteps in `layout.frames`, by modality, frame, row, column, band set: (R, D)."""
+        tokens = []
+        for m in batch.data:
+            frames = layout.frames[m]
+            image = self.normalise(MODALITIES[m], batch, frames)  # (F, C, H, W)
+            x = self.patches(m, image, batch)  # (F, h, w, G, D)
+            tokens.append(self.encode(m, x, batch, frames).flatten(0, 3))
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
+
+    def normalise(self, modality: Modality, batch: Batch, frames: NDArray[np.intp] | None) -> Tensor:
+        """(x - (mean - 2 std)) / (4 std), not clipped, in float64 and then fp32: (F, C, H, W) in official band order.
+
+        Invalid pixels become 0. A band that was not supplied becomes 0 after normalisation; v1, which never saw that,
+        gets the raw values of the nearest wavelength instead.
+        """
+        x = batch.data[modality.name].flatten(0, 1)
+        valid = batch.valid[modality.name].reshape(len(x), 1, *batch.valid[modality.name].shape[2:])
+        if frames is not None:
+            x, valid = x[torch.as_tensor(frames, device=x.device)], valid[frames]
+        x = x.to(self.month_table.device, torch.float64)
+
+        supplied, absent = batch.bands[modality.name], ()
+        if supplied != modality.band_names:
+            v1 = self.config.version == "v1"
+            source = {
+                b: b if b in supplied else modality.nearest(b, supplied) if v1 else None for b in modality.band_names
+            }
+            absent = tuple(i for i, b in enumerate(modality.band_names) if source[b] is None)
+            x = x[:, [supplied.index(source[b] or supplied[0]) for b in modality.band_names]]
+        low, span = (torch.tensor(v, dtype=torch.float64, device=x.device)[:, None, None] for v in _range(modality))
+        x = ((x - low) / span).float()
+        if absent:
+            x[:, absent] = 0.0
+        if not valid.all():
+            x = x.masked_fill(~torch.as_tensor(valid, device=x.device), 0.0)
+        return x
+
+    def patches(self, name: str, image: Tensor, batch: Batch) -> Tensor:
+        """Project `image` (F, C, H, W) to tokens (F, h, w, G, D); patches are first resized to 8 x 8 pixels."""
+        h, w = batch.grid
+        size = self.config.base_patch
+        if batch.patch_size != size:
+            image = F.interpolate(image, (h * size, w * size), mode="bicubic", antialias=True)
+        order = MODALITIES[name].band_names
+        sets = self.config.band_sets[name]
+        if sets == (order,):
+            return self.embed[name][0](image)[..., None, :]  # type: ignore[index, no-any-return]
+        parts = [
+            embed(image[:, [order.index(b) for b in bands]])
+            for embed, bands in zip(self.embed[name], sets, strict=True)  # type: ignore[arg-type]
+        ]
+        return torch.stack(parts, dim=-2)
+
+    def encode(self, name: str, x: Tensor, batch: Batch, frames: NDArray[np.intp] | None) -> Tensor:
+        """Add the encodings to x (F, h, w, G, D), a quarter of D each: band set | time slot | month | place.
+
+        Time slot and place are left to the rotation of queries and keys where the encoder has it.
+        """
+        n = self.config.embedding_size // 4
+        (_, timesteps, _, _), (h, w) = batch.shape, batch.grid
+        month = _month(batch.dates).ravel()
+        slot = np.tile(np.arange(timesteps), len(batch.dates))
+        if frames is not None:
+            month, slot = month[frames], slot[frames]
+        device = x.device
+        x = x.float()
+        parts = list(x.split(n, dim=-1))  # 4 x (F, h, w, G, n)
+        parts[0] = parts[0] + self.channel[name]
+        parts[2] = parts[2] + self.month_table[torch.as_tensor(month, device=device)][:, None, None, None]
+        if not self.config.rope:
+            parts[1] = (
+                parts[1]
+                + sincos(torch.arange(timesteps, device=device), n)[torch.as_tensor(slot, device=device)][
+                    :, None, None, None
+                ]
+            )
+            step = batch.resolution * batch.patch_size / 10.0
+            col, row = (sincos(torch.arange(k, device=device) * step, n // 2) for k in (w, h))
+            place = torch.cat([col.expand(h, w, -1), row[:, None].expand(h, w, -1)], dim=-1)  # (h, w, n)
+            parts[3] = parts[3] + place[:, :, None]
+        return torch.cat(parts, dim=-1)
+
+    def positions(self, batch: Batch, layout: Layout) -> Tensor:
+        """(R, 3) fp32 coordinates of the tokens of `forward`: time (units of 30 days since 2000), row, column."""
+        config, device = self.config, self.month_table.device
+        (h, w), step = batch.grid, batch.resolution * batch.patch_size / 10.0 * self.config.rope_space_scale
+        days = torch.as_tensor(_days(batch.dates)).flatten().float().to(device) * config.rope_time_scale
+        row, col = (torch.arange(k, dtype=torch.float32, device=device) * step for k in (h, w))
+        out = []
+        for m in batch.data:
+            frames = layout.frames[m]
+            t = days if frames is None else days[torch.as_tensor(frames, device=device)]
+            shape = (len(t), h, w, len(config.band_sets[m]))
+            axes = (t[:, None, None, None], row[:, None, None], col[:, None])
+            out.append(torch.stack([a.expand(shape) for a in axes], dim=-1).flatten(0, 3))
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def _range(modality: Modality) -> tuple[list[float], list[float]]:
+    """Lower end and width of mean +- 2 std, by band."""
+    low = [b.mean - 2 * b.std for b in modality.bands]
+    high = [b.mean + 2 * b.std for b in modality.bands]
+    return low, [b - a for a, b in zip(low, high, strict=True)]
+
+
+def sincos(position: Tensor, size: int) -> Tensor:
+    """Sine, then cosine, of `position` (L,) at size / 2 frequencies: (L, size).
+
+    The family was trained with frequencies 10000^-(i / (2 size)), not the textbook's 10000^-(2i / size).
+    """
+    omega = 1.0 / 10000 ** (torch.arange(size // 2, device=position.device) / size / 2.0)
+    angle = position[:, None] * omega
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def month_table(size: int) -> Tensor:
+    """(12, size): sine of the month's place in the year in the first half, cosine in the second."""
+    angle = (torch.arange(12) / (12 / (2 * math.pi)))[:, None].expand(12, size // 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def _month(dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Month from 0 (January), 0 where the date is NaT."""
+    months = dates.astype("datetime64[M]").astype(np.int64)
+    return np.where(np.isnat(dates), 0, months % 12)
+
+
+def _days(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    """Days since 2000 as the family counts them: years of 365.25 days, months of a common year; 0 where NaT."""
+    months = dates.astype("datetime64[M]")
+    year = np.where(np.isnat(dates), 2000, dates.astype("datetime64[Y]").astype(np.int64) + 1970)
+    day = np.where(np.isnat(dates), 0, (dates - months.astype("datetime64[D]")).astype(np.int64))
+    return (year - 2000) * 365.25 + DAYS_BEFORE_MONTH[_month(dates)] + day

@@ -1,0 +1,146 @@
+"""Pre-norm transformer blocks over packed tokens: a batch of sequences of unequal length without any padding.
+
+All tokens of a batch stand in one matrix x of shape (M, D), sample after sample, samples of equal length next to
+each other. Everything that looks at one token alone (norms, projections, MLP) runs on the whole matrix; attention
+runs once per group of equal length. So no token is masked, none is computed in vain, and no sample can see
+another: a sample's output is what it gives alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Groups = tuple[tuple[int, int], ...]
+"""(samples, tokens per sample) of each run of equally long samples; M is the sum of their products."""
+
+
+class Rotation:
+    """Rotates adjacent pairs of features by an angle per token, head and pair (RoPE)."""
+
+    def __init__(self, angles: Tensor) -> None:  # (M, heads or 1, head_dim / 2), fp32
+        self.phase = torch.polar(torch.ones_like(angles), angles)
+
+    def __call__(self, x: Tensor) -> Tensor:  # (M, heads, head_dim) -> the same
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (M, heads, head_dim / 2)
+        return torch.view_as_real(pairs * self.phase).flatten(-2).to(x.dtype)
+
+
+def axial_rotation(positions: Tensor, head_dim: int, base: float = 10000.0) -> Rotation:
+    """Fixed 2-D rotation for `positions` (M, 2): half of each head turns with the row, half with the column."""
+    half = head_dim // 2
+    frequency = 1.0 / base ** (torch.arange(0, half, 2, dtype=torch.float32, device=positions.device) / half)
+    return Rotation((positions[:, :, None] * frequency).flatten(1)[:, None])  # (M, 1, head_dim / 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups) -> Tensor:
+    """Softmax attention within each sample. q (Mq, heads, d), k and v (Mk, heads, d) -> (Mq, heads * d)."""
+    out, i, j = [], 0, 0
+    for (samples, n), (_, m) in zip(q_groups, kv_groups, strict=True):
+        a, b = samples * n, samples * m
+        qg, kg, vg = (
+            x.unflatten(0, (samples, -1)).transpose(1, 2)  # (samples, heads, tokens, d)
+            for x in (q[i : i + a], k[j : j + b], v[j : j + b])
+        )
+        out.append(F.scaled_dot_product_attention(qg, kg, vg).transpose(1, 2).reshape(a, -1))
+        i, j = i + a, j + b
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class Attention(nn.Module):
+    """Self-attention; with `mixed`, queries and keys are rotated by learned frequencies over (time, row, column)."""
+
+    def __init__(self, dim: int, heads: int, *, mixed: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        # Learned rotary frequencies (axis, heads, head_dim / 2), always fp32: angles reach hundreds of radians.
+        self.frequencies = nn.Parameter(mixed_frequencies(dim // heads, heads)) if mixed else None
+
+    def forward(self, x: Tensor, groups: Groups, where: Tensor | Rotation | None = None) -> Tensor:
+        """X (M, D) -> (M, D); `where` is positions (M, 3) for learned rotation, or a ready `Rotation`."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)  # 3 x (M, heads, d)
+        if self.frequencies is not None:
+            assert isinstance(where, Tensor)
+            t, row, col = (where[:, axis, None, None] * self.frequencies[axis] for axis in range(3))
+            where = Rotation(t + row + col)
+        if isinstance(where, Rotation):
+            q, k = where(q), where(k)
+        out: Tensor = self.proj(attend(q, k, v, groups, groups))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention of queries x to tokens y."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, groups: Groups, y: Tensor, y_groups: Groups, turn: Rotation, y_turn: Rotation
+    ) -> Tensor:
+        """X (Mq, D), y (Mk, D) -> (Mq, D)."""
+        q = self.q(x).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(y).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        out: Tensor = self.proj(attend(turn(q), y_turn(k), v, groups, y_groups))
+        return out
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, D) -> (M, D)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)). The residual x stays fp32 whatever the weights are."""
+
+    def __init__(
+        self, dim: int, attention: Attention | CrossAttention, mlp_ratio: float, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, groups: Groups, *args: object) -> Tensor:
+        """X (M, D) fp32 -> (M, D) fp32; `args` go to the attention."""
+        dtype = self.mlp.fc1.weight.dtype
+        x = x + self._drop(self.attn(self.norm1(x).to(dtype), groups, *args), groups)
+        return x + self._drop(self.mlp(self.norm2(x).to(dtype)), groups)
+
+    def _drop(self, x: Tensor, groups: Groups) -> Tensor:
+        """Stochastic depth (training only): the branch of a whole sample is left out with probability `drop_path`."""
+        if not (self.training and self.drop_path):
+            return x
+        keep = 1 - self.drop_path
+        lengths = torch.tensor([n for samples, n in groups for _ in range(samples)], device=x.device)
+        kept = (torch.rand(len(lengths), device=x.device) < keep).to(x.dtype) / keep
+        return x * kept.repeat_interleave(lengths)[:, None]
+
+
+def mixed_frequencies(head_dim: int, heads: int, base: float = 10000.0) -> Tensor:
+    """Random start of the learned rotary frequencies, (3, heads, head_dim / 2).
+
+    Magnitudes fall as 1 / base^(2k / head_dim) along two random orthogonal directions per head
+    (RoPE-Mixed, Heo et al. 2024, in three dimensions).
+    """
+    magnitude = base ** -(torch.arange(0, head_dim, 4) / head_dim)  # (head_dim / 4,)
+    basis, _ = torch.linalg.qr(torch.randn(heads, 3, 2))
+    return torch.cat([basis[:, :, i : i + 1] * magnitude for i in (0, 1)], dim=-1).transpose(0, 1).contiguous()
