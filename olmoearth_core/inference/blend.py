@@ -1,0 +1,64 @@
+"""Blending of overlapping windows, exact: whole numbers are summed, so the order of the windows changes no bit."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from olmoearth_core.grid import PixelBox
+
+NODATA = 255
+PROBABILITY_STEPS = 250
+"""A probability p is stored as round(250 p), so that one step is 0.004 and 255 is left for nodata."""
+
+_ONE = 2**15
+"""A probability of 1 as it is summed. With weights up to 63 along each axis and at most 5 windows over a pixel along
+each axis (overlap is at most 0.75, rounded to whole patches) the sum stays below (5 * 63)^2 * 2^15 < 2^32."""
+_PEAK = 63
+
+
+@cache
+def window_weights(size: int) -> np.ndarray:
+    """(size, size) uint32 weights of a window's pixels, 1 at the corners and highest in the middle.
+
+    A raised cosine along each axis, which falls off smoothly to a window's edge, where it knows least of what is around.
+    """
+    position = (np.arange(size) + 0.5) / size
+    along = np.maximum(1, np.rint(_PEAK * np.sin(np.pi * position) ** 2)).astype(np.uint32)
+    return np.outer(along, along)
+
+
+class Blend:
+    """The weighted mean, over windows, of the class probabilities of a box."""
+
+    def __init__(self, box: PixelBox, classes: int) -> None:
+        self.box = box
+        self._sum = np.zeros((classes, *box.shape), np.uint32)
+        self._weight = np.zeros(box.shape, np.uint32)
+
+    def add(self, window: PixelBox, probabilities: np.ndarray) -> None:
+        """Add what the model says of one window, (K, H, W) floats in 0..1; what lies outside the box is left out."""
+        common = window.cut(self.box)
+        rows, columns = common.slices_in(window)
+        here = (slice(None), *common.slices_in(self.box))
+        weight = window_weights(window.width)[rows, columns]
+        self._sum[here] += np.rint(probabilities[:, rows, columns] * _ONE).astype(np.uint32) * weight
+        self._weight[here[1:]] += weight
+
+    @property
+    def covered(self) -> np.ndarray:
+        """(H, W) bool, True where at least one window was added."""
+        return self._weight > 0
+
+    def classes(self, mapped: np.ndarray) -> np.ndarray:
+        """(H, W) uint8: the most probable class (the first of equals), nodata where not `mapped` (H, W)."""
+        return np.where(mapped, self._sum.argmax(axis=0).astype(np.uint8), np.uint8(NODATA))
+
+    def probabilities(self, mapped: np.ndarray) -> np.ndarray:
+        """(K, H, W) uint8: probabilities times 250, nodata where not `mapped` (H, W)."""
+        scale = PROBABILITY_STEPS / (np.maximum(self._weight, 1).astype(np.float64) * _ONE)
+        out = np.full(self._sum.shape, NODATA, np.uint8)
+        for band, total in zip(out, self._sum, strict=True):
+            band[mapped] = np.minimum(np.rint(total[mapped] * scale[mapped]), PROBABILITY_STEPS).astype(np.uint8)
+        return out
