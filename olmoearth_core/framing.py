@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from olmoearth_core.section import Section
 
 MAX_TIMESTEPS = 12
 """OlmoEarth was trained on up to twelve timesteps (facts/peers.md)."""
@@ -28,11 +30,7 @@ class Timestep:
         return self.start + (self.end - self.start) / 2
 
 
-class _Framing(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Period(_Framing):
+class Period(Section):
     """`timesteps` spans of `days` days each, one after the other, beginning `offset_days` after the anchor."""
 
     kind: Literal["period"]
@@ -46,7 +44,7 @@ class Period(_Framing):
         return _consecutive(first, self.timesteps, self.days)
 
 
-class PointInTime(_Framing):
+class PointInTime(Section):
     """One span of `days` days with the anchor in its middle."""
 
     kind: Literal["point_in_time"]
@@ -57,8 +55,11 @@ class PointInTime(_Framing):
         return _consecutive(anchor - timedelta(days=self.days // 2), 1, self.days)
 
 
-class FramedPointInTime(_Framing):
-    """`before` spans that end `gap_days` before the anchor and `after` spans that begin `gap_days` after it."""
+class FramedPointInTime(Section):
+    """`before` spans that end `gap_days` before the anchor and `after` spans that begin `gap_days` after it.
+
+    Without a gap the anchor's own day belongs to the spans after it.
+    """
 
     kind: Literal["framed_point_in_time"]
     before: int = Field(4, ge=0, le=MAX_TIMESTEPS)

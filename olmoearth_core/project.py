@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date as Day
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.framing import Framing
+from olmoearth_core.section import Date, Section
+from olmoearth_core.sentences import sentences
+from olmoearth_core.settings_file import read_settings
 
 PROJECT_FILE = "project.yaml"
 MAX_CLASSES = 250
@@ -44,18 +45,14 @@ def _name(value: str) -> str:
     return value
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassConfig(_Section):
+class ClassConfig(Section):
     """One class of the map."""
 
     name: str = Field(min_length=1)
     color: Annotated[str, AfterValidator(_color)]
 
 
-class TaskConfig(_Section):
+class TaskConfig(Section):
     """What is predicted."""
 
     kind: Literal["segmentation"] = "segmentation"
@@ -74,7 +71,7 @@ class TaskConfig(_Section):
         return [c.name for c in self.classes]
 
 
-class LabelsConfig(_Section):
+class LabelsConfig(Section):
     """Where the labels are and how to read them."""
 
     files: list[str] = Field(min_length=1)
@@ -82,18 +79,18 @@ class LabelsConfig(_Section):
     class_property: str = "class"
     date_property: str = "start_datetime"
     """Property with the date a label is true for (ISO 8601)."""
-    date: Day | None = None
+    date: Date | None = None
     """One date for all labels, for files without a date property."""
     area: str | None = None
     """Vector file; labels outside it are not used."""
 
 
-class ImageryConfig(_Section):
+class ImageryConfig(Section):
     """Which imagery, and how it is framed in time."""
 
     catalogue: str = Field(min_length=1)
     """URL of a STAC API, or URL or path (relative to the project folder) of a static catalogue's JSON file."""
-    collections: list[str] = []
+    collections: list[str] = Field(default_factory=list)
     """Collections to search; empty means the modality's usual one on an API, every one in a static catalogue."""
     modalities: list[Literal["sentinel2_l2a"]] = Field(["sentinel2_l2a"], min_length=1)
     resolution: float = Field(10.0, gt=0, le=1000)
@@ -106,7 +103,7 @@ class ImageryConfig(_Section):
     composite: Literal["least_cloudy", "median"] = "least_cloudy"
 
 
-class SplitConfig(_Section):
+class SplitConfig(Section):
     """Spatial blocks that keep training, validation and test apart."""
 
     block_size: float = Field(640.0, gt=0)
@@ -122,7 +119,7 @@ class SplitConfig(_Section):
         return self
 
 
-class DatasetConfig(_Section):
+class DatasetConfig(Section):
     """How windows become a training set."""
 
     split: SplitConfig = SplitConfig()
@@ -132,7 +129,7 @@ class DatasetConfig(_Section):
     """Fewest windows a class must appear in."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The encoder and the sizes it works at."""
 
     encoder: str = "v1.1-nano"
@@ -153,7 +150,7 @@ class ModelConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How the model is fine-tuned."""
 
     epochs: int = Field(30, ge=1)
@@ -165,12 +162,12 @@ class TrainingConfig(_Section):
     seed: int = 0
 
 
-class MapConfig(_Section):
+class MapConfig(Section):
     """What is mapped."""
 
     area: str
     """Vector file of the area, relative to the project folder."""
-    date: Day
+    date: Date
     """Anchor of the temporal framing, as a label's date is while training."""
     tile_size: int = Field(1024, ge=64, le=8192)
     """Edge of a tile in pixels: the unit of resume and distribution."""
@@ -180,13 +177,13 @@ class MapConfig(_Section):
     """Minimum mapping unit of the polygons in square metres; smaller patches join their largest neighbour."""
 
 
-class RetrainingConfig(_Section):
+class RetrainingConfig(Section):
     """When the model is trained anew."""
 
     cron: Annotated[str, AfterValidator(_cron)]
 
 
-class ProjectConfig(_Section):
+class ProjectConfig(Section):
     """All of project.yaml."""
 
     name: Annotated[str, AfterValidator(_name)]
@@ -231,56 +228,26 @@ class Project:
         return self.root / Path(relative).expanduser()
 
 
-def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
-    for kind in ("period", "point_in_time", "framed_point_in_time"):
-        where = where.replace(f"imagery.framing.{kind}", "imagery.framing")
-    found = problem.get("input")
-    shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
-    match problem["type"]:
-        case "extra_forbidden":
-            text = "unknown key; remove it or correct its spelling"
-        case "missing":
-            return f"{where}: this key is required"
-        case _:
-            text = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where or 'project'}: {text}{shown}"
-
-
-def _allowed_keys(location: tuple[Any, ...]) -> str:
-    """The keys that stand beside the unknown key at `location`, where the section can be found."""
-    section: Any = ProjectConfig
-    for part in location[:-1]:
-        if isinstance(part, int) or not hasattr(section, "model_fields") or part not in section.model_fields:
-            return ""
-        section = section.model_fields[part].annotation
-    return f"; allowed are {', '.join(section.model_fields)}" if hasattr(section, "model_fields") else ""
-
-
 def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:
     """Validate the text of a project.yaml.
 
     Raises:
         ProjectError: with one line for each wrong key: the key, what was found, what is allowed.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProjectError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ProjectError(f"{source}: expected keys like 'name:' and 'task:', found {type(values).__name__}")
+    values = read_settings(text, source)
     try:
         return ProjectConfig.model_validate(values)
     except ValidationError as error:
-        lines = [
-            _sentence(problem) + (_allowed_keys(problem["loc"]) if problem["type"] == "extra_forbidden" else "")
-            for problem in error.errors(include_url=False, include_context=False)
-        ]
-        raise ProjectError(f"{source}: " + "; ".join(lines)) from error
+        lines = sentences(error, ProjectConfig)
+        raise ProjectError(
+            f"{source}: {lines[0]}"
+            if len(lines) == 1
+            else "\n  ".join([f"{source}: {len(lines)} keys are wrong", *lines])
+        ) from error
 
 
 def load_project(folder: Path) -> Project:
-    """Read and validate `folder`/project.yaml.
+    """Read and validate `folder`/project.yaml (UTF-8).
 
     Raises:
         ProjectError: no such file, or a wrong key in it.
@@ -288,11 +255,13 @@ def load_project(folder: Path) -> Project:
     root = folder.expanduser().resolve()
     path = root / PROJECT_FILE
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ProjectError(
             f"{path}: no such file. Name a project folder, or make one with `olmoearth init NAME --template T`."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{path}: cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ProjectError(f"{path}: is no text file (UTF-8); save it as plain text") from error
+    except OSError as error:
+        raise ProjectError(f"{path}: cannot be read ({error.strerror})") from error
     return Project(root, parse_project(text, str(path)))
