@@ -1,0 +1,193 @@
+"""Scenes, and the frozen list of them that a search found.
+
+A list is a JSON file that names the catalogue as project.yaml does and holds each asset's address relative to the
+catalogue's folder (an address of an API is kept as it is), so that it means the same on every machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from olmoearth_core.errors import CatalogueError, ImageryError
+from olmoearth_core.framing import Timestep
+from olmoearth_core.imagery.modality import get_modality
+from olmoearth_core.store import write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One acquisition of one modality."""
+
+    id: str
+    modality: str
+    collection: str | None
+    datetime: dt.datetime
+    """Of the acquisition, UTC."""
+    cloud_cover: float | None
+    """Per cent of the scene; None where the catalogue does not say."""
+    assets: Mapping[str, str]
+    """Band -> address, relative to the catalogue's folder or absolute (a URL)."""
+    mask: str | None
+    """Address of the per-pixel classification (SCL); None where the scene has none."""
+    offset: int
+    """What still has to be subtracted from the stored values (Sentinel-2 since baseline 04.00: 1000, else 0)."""
+    offset_reason: str
+    """Which metadata decided `offset`."""
+    bbox: tuple[float, float, float, float]
+    """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
+
+    @property
+    def date(self) -> dt.date:
+        """The UTC day of the acquisition."""
+        return self.datetime.date()
+
+    @property
+    def rank(self) -> tuple[float, dt.datetime, str]:
+        """Sorts scenes from the one to prefer: cloud cover (unknown last), then the earliest, then by name.
+
+        A property of the whole item, so that a window and a tile, and two neighbouring tiles, prefer the same.
+        """
+        return (101.0 if self.cloud_cover is None else self.cloud_cover, self.datetime, self.id)
+
+    def in_step(self, step: Timestep) -> bool:
+        """Whether it was acquired in [step.start, step.end)."""
+        return step.start <= self.date < step.end
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` gives an equal scene."""
+        return {
+            "id": self.id,
+            "modality": self.modality,
+            "collection": self.collection,
+            "datetime": self.datetime.astimezone(dt.UTC).isoformat().replace("+00:00", "Z"),
+            "cloud_cover": self.cloud_cover,
+            "assets": dict(self.assets),
+            "mask": self.mask,
+            "offset": self.offset,
+            "offset_reason": self.offset_reason,
+            "bbox": list(self.bbox),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scene:
+        """The scene that `to_json` wrote."""
+        west, south, east, north = map(float, value["bbox"])
+        cloud_cover = value["cloud_cover"]
+        return cls(
+            id=str(value["id"]),
+            modality=str(value["modality"]),
+            collection=value["collection"],
+            datetime=dt.datetime.fromisoformat(value["datetime"]).astimezone(dt.UTC),
+            cloud_cover=None if cloud_cover is None else float(cloud_cover),
+            assets={str(band): str(href) for band, href in value["assets"].items()},
+            mask=value["mask"],
+            offset=int(value["offset"]),
+            offset_reason=str(value["offset_reason"]),
+            bbox=(west, south, east, north),
+        )
+
+
+@dataclass(frozen=True)
+class SceneList:
+    """The scenes that one search found, and where their assets are."""
+
+    catalogue: str
+    """As in project.yaml: a preset's name, a URL, or a path relative to `root`."""
+    query: Mapping[str, Any]
+    """What was asked for; JSON values."""
+    scenes: tuple[Scene, ...]
+    """Ordered by date, then name."""
+    root: Path
+    """What a `catalogue` that is a path is relative to: the project folder, or the export folder. Not in the file."""
+
+    def address(self, href: str) -> str:
+        """Where to read an asset: a URL, or an absolute path."""
+        if is_url(href):
+            return href
+        if is_url(self.catalogue):
+            return urljoin(self.catalogue, href)
+        return os.path.normpath(f"{self._folder}/{href}")
+
+    @cached_property
+    def _folder(self) -> str:
+        return str(self.root / Path(self.catalogue).expanduser().parent)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: equal lists give equal JSON."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "catalogue": self.catalogue,
+            "query": dict(self.query),
+            "scenes": [scene.to_json() for scene in self.scenes],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the list, whole or not at all."""
+        write_json(path, self.to_json())
+
+
+def read_scenes(path: Path, root: Path) -> SceneList:
+    """Read a frozen scene list.
+
+    Args:
+        path: the file: one of a project's scenes/*.json, or scenes.json of an export.
+        root: what its addresses start from: the project folder for the first, the export folder for the second.
+
+    Raises:
+        CatalogueError: the file is missing or is no scene list.
+    """
+    try:
+        value = json.loads(path.read_text())
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise CatalogueError(
+                f"{path}: scene list of version {value['schema_version']}, this platform reads {SCHEMA_VERSION}. "
+                "Remove the file; the next run searches again."
+            )
+        scenes = tuple(Scene.from_json(scene) for scene in value["scenes"])
+        return SceneList(str(value["catalogue"]), value["query"], scenes, root)
+    except FileNotFoundError:
+        raise CatalogueError(f"{path}: no such scene list; run the stage again to search the catalogue") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CatalogueError(
+            f"{path}: not a scene list of this platform ({type(error).__name__}: {error}). "
+            "Remove the file; the next run searches again."
+        ) from error
+
+
+def available_bands(scenes: SceneList, modality: str) -> tuple[str, ...]:
+    """The bands of `modality` that at least one of the scenes has, in the encoders' official order.
+
+    A scene that lacks one of them is an observation lost when all are composed.
+
+    Raises:
+        ImageryError: no scene of this modality, or an unknown one.
+    """
+    have = {band for scene in scenes.scenes if scene.modality == modality for band in scene.assets}
+    bands = tuple(band for band in get_modality(modality).bands if band in have)
+    if not bands:
+        raise ImageryError(f"none of the {len(scenes.scenes)} scenes has a band of the modality '{modality}'")
+    return bands
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL rather than a path."""
+    return "://" in address
+
+
+def relative_address(href: str, catalogue: str) -> str:
+    """`href` (absolute) as seen from the folder of the file `catalogue`; as it is where it lies on another host."""
+    if not is_url(catalogue):
+        return href if is_url(href) else Path(os.path.relpath(href, Path(catalogue).parent)).as_posix()
+    folder = posixpath.dirname(catalogue) + "/"
+    return href.removeprefix(folder)
