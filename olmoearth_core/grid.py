@@ -40,6 +40,9 @@ class Grid:
     def utm(cls, longitude: float, latitude: float, resolution: float = 10.0) -> Grid:
         """The grid of the UTM zone around a point in degrees (WGS 84).
 
+        Zones are six degrees wide everywhere, as EPSG bounds them. The exceptions that MGRS makes for south-west Norway
+        and Svalbard are not used; set imagery.crs to have one of those zones.
+
         Raises:
             ProjectError: the point lies outside UTM (beyond 84 N or 80 S) or is no point on Earth.
         """
@@ -56,11 +59,15 @@ class Grid:
         return PixelBox(self, column, row, width, height)
 
     def around(self, bounds: tuple[float, float, float, float]) -> PixelBox:
-        """The smallest box that holds `bounds` (left, bottom, right, top; units of the CRS)."""
+        """The smallest box that holds `bounds` (left, bottom, right, top; units of the CRS), at least one pixel.
+
+        A point on an edge between pixels belongs to the one right of it and below it.
+        """
         left, bottom, right, top = (edge / self.resolution for edge in bounds)
         # bounds that lie on the grid must not gain a pixel by rounding (1e-6 of a pixel)
         column, row = math.floor(left + 1e-6), math.floor(-top + 1e-6)
-        return self.box(column, row, math.ceil(right - 1e-6) - column, math.ceil(-bottom - 1e-6) - row)
+        width, height = math.ceil(right - 1e-6) - column, math.ceil(-bottom - 1e-6) - row
+        return self.box(column, row, max(width, 1), max(height, 1))
 
     def project(self, geometry: BaseGeometry, crs: Any = "EPSG:4326") -> BaseGeometry:
         """`geometry` in this grid's CRS; `crs` is the one it comes in (x is longitude for geographic ones)."""

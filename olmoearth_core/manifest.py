@@ -57,11 +57,16 @@ def stage_key(stage: str, version: int, settings: dict[str, Any], inputs: dict[s
 
 
 def output_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every output below `folder` in name order, without the manifest, scratch and partial files."""
+    """Every output below `folder` in name order, without the manifest, scratch and partial files or folders."""
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST and not name.startswith(f"{SCRATCH}/") and not name.endswith(PARTIAL):
-            yield name, path
+        parts = path.relative_to(folder).parts
+        if (
+            path.is_file()
+            and parts != (MANIFEST,)
+            and parts[0] != SCRATCH
+            and not any(part.endswith(PARTIAL) for part in parts)
+        ):
+            yield "/".join(parts), path
 
 
 def describe_outputs(folder: Path) -> dict[str, OutputFile]:
@@ -84,8 +89,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate(json.loads(path.read_text()))
-    except FileNotFoundError:
+        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValidationError, ValueError) as error:
         raise StoreError(
@@ -95,7 +100,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def damage(folder: Path, manifest: Manifest) -> list[str]:
-    """What differs between `folder` and its manifest, one sentence a file; empty when all verify."""
+    """What differs between `folder` and its manifest, one sentence a file; empty when all verify.
+
+    Reads every byte. Files that the manifest does not know (a GIS leaves some beside a map) are nobody's damage.
+    """
     findings = []
     for name, expected in manifest.outputs.items():
         path = folder / name

@@ -6,6 +6,7 @@ into place. The same command after a kill finds the work folder by the stage key
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from olmoearth_core.digest import sha256_file
-from olmoearth_core.errors import BusyError, ProjectError
+from olmoearth_core.errors import BusyError, ProjectError, StoreError
 from olmoearth_core.manifest import (
+    MANIFEST,
     SCRATCH,
     Manifest,
     damage,
@@ -28,8 +30,9 @@ from olmoearth_core.manifest import (
     write_manifest,
 )
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project
-from olmoearth_core.store import disk_errors, publish_folder, write_json
+from olmoearth_core.project import PROJECT_FILE, Project
+from olmoearth_core.store import disk_errors, publish_folder, remove_partials, write_json
+from olmoearth_core.verified import changed_outputs
 
 
 @dataclass
@@ -107,11 +110,15 @@ class StageResult:
 
     stage: str
     folder: Path
+    place: str
+    """The folder, relative to the project."""
     manifest: Manifest
     skipped: bool
     """True when the outputs were already there and verified."""
     record: dict[str, Any]
-    """What it cost when it was computed: wall_seconds, device, device_seconds, bytes_read, bytes_written."""
+    """What it cost when it was computed: wall_seconds, device, device_seconds, bytes_read, bytes_written, resumed.
+
+    `resumed` is true when an earlier run of it was killed or failed: what that one spent is not counted."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class _Plan:
 
     key: str
     folder: Path
+    place: str
     settings: dict[str, Any]
     inputs: dict[str, str]
     upstream: dict[str, Upstream]
@@ -130,41 +138,107 @@ class _Plan:
 def project_lock(project: Project) -> Iterator[None]:
     """Hold the project for this process; the operating system lets go of it when the process dies.
 
-    Re-entrant within a process.
+    Re-entrant within a process, from any thread.
 
     Raises:
         BusyError: another process holds it.
+        StoreError: the project folder cannot be written.
     """
-    path = project.state / "lock"
+    with _hold(project, "lock", reentrant=True):
+        yield
+
+
+@contextmanager
+def _hold(project: Project, name: str, *, reentrant: bool) -> Iterator[None]:
+    path = project.state / name
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(path), is_singleton=True, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(
-            f"{project.root}: another run is at work on this project. Wait for it to end, or stop it, then try again."
-        ) from None
+        lock = FileLock(str(path), is_singleton=reentrant, thread_local=False)
+        try:
+            lock.acquire(timeout=0.1)  # not 0: threads that enter a re-entrant lock together pass one after the other
+        except Timeout:
+            raise BusyError(
+                f"{project.root}: another run is at work on this project. "
+                "Wait for it to end, or stop it, then try again."
+            ) from None
     try:
         yield
     finally:
         lock.release()
 
 
+def resolve_key(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> str:
+    """The key of `stage` for the project as it is now. Runs nothing, verifies nothing.
+
+    Raises:
+        ProjectError: a stage before it has to run first, or a file it reads is missing.
+    """
+    return _plan(stage, stages, project, progress).key
+
+
+def find_result(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> StageResult | None:
+    """The verified outputs of `stage` for the project as it is now; None where the stage has to run.
+
+    Raises:
+        ProjectError: a stage before it has to run first, or a file it reads is missing.
+    """
+    return _verified(stage, project, _plan(stage, stages, project, progress))
+
+
+def run_stage(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> StageResult:
+    """Run `stage`, or skip it when its outputs verify against its key.
+
+    Raises:
+        BusyError: another process, or another thread of this one, is at work on a stage of the project.
+        ProjectError: a stage before it has to run first, or a file it reads is missing.
+        StoreError: what a stage before it made no longer verifies, or the disk is full.
+        CoreError: whatever the stage refuses.
+    """
+    with project_lock(project), _hold(project, "stage.lock", reentrant=False):
+        plan = _plan(stage, stages, project, progress)
+        trash = project.state / "trash" / stage.name
+        if (done := _verified(stage, project, plan)) is not None:
+            shutil.rmtree(trash, ignore_errors=True)  # of a run that was killed just after publishing
+            return done
+        work = project.state / "work" / f"{stage.name}-{plan.key[:12]}"
+        manifest = _manifest(work, plan.key)  # complete, but killed before it was published
+        if manifest is None or damage(work, manifest):
+            _check_upstream(project, plan)
+            manifest = _compute(stage, project, plan, work, progress)
+        # only now: with the manifest written nobody needs the checkpoints any more
+        shutil.rmtree(work / SCRATCH, ignore_errors=True)
+        remove_partials(work)
+        publish_folder(work, plan.folder, trash)
+        for abandoned in work.parent.glob(f"{stage.name}-*"):  # killed work of other settings
+            shutil.rmtree(abandoned, ignore_errors=True)
+        return _result(stage, project, plan, manifest, skipped=False)
+
+
 def _plan(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> _Plan:
     upstream = {name: _finished(stages[name], stages, project, progress) for name in stage.after}
     files = stage.files(project, progress)
     inputs = {name: done.manifest.outputs_digest for name, done in upstream.items()}
-    inputs |= {name: sha256_file(path) for name, path in files.items()}
+    inputs |= {name: _file_digest(project, name, path) for name, path in files.items()}
     settings = stage.settings(project)
     key = stage_key(stage.name, stage.version, settings, inputs)
-    return _Plan(key, project.root / stage.place(project, key), settings, inputs, upstream, files)
+    place = stage.place(project, key)
+    return _Plan(key, project.root / place, place, settings, inputs, upstream, files)
+
+
+def _file_digest(project: Project, name: str, path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise ProjectError(
+            f"{project.root / PROJECT_FILE}: names '{name}', but {path} cannot be read ({error.strerror}). "
+            "Put the file there or correct the name."
+        ) from error
 
 
 def _finished(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> Upstream:
     plan = _plan(stage, stages, project, progress)
-    manifest = read_manifest(plan.folder)
-    if manifest is None or manifest.key != plan.key:
+    manifest = _manifest(plan.folder, plan.key)
+    if manifest is None:
         raise ProjectError(
             f"{project.root}: the stage '{stage.name}' has no up-to-date outputs in {plan.folder.name}. "
             f"Run `olmoearth {stage.name}` first, or `olmoearth run` for all stages."
@@ -172,52 +246,43 @@ def _finished(stage: Stage, stages: Mapping[str, Stage], project: Project, progr
     return Upstream(plan.folder, manifest)
 
 
-def find_result(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> StageResult | None:
-    """The verified outputs of `stage` for the project as it is now; None where the stage has to run.
-
-    Raises:
-        ProjectError: a stage before it has to run first.
-    """
-    plan = _plan(stage, stages, project, progress)
-    return _verified(stage, project, plan)
+def _manifest(folder: Path, key: str) -> Manifest | None:
+    try:
+        manifest = read_manifest(folder)
+    except StoreError:  # damaged like any other file: the outputs are made again
+        return None
+    return manifest if manifest is not None and manifest.key == key else None
 
 
 def _verified(stage: Stage, project: Project, plan: _Plan) -> StageResult | None:
-    manifest = read_manifest(plan.folder)
-    if manifest is None or manifest.key != plan.key or damage(plan.folder, manifest):
+    manifest = _manifest(plan.folder, plan.key)
+    if manifest is None or changed_outputs(plan.folder, manifest, _note(project, stage.name, plan.key)):
         return None
-    return StageResult(stage.name, plan.folder, manifest, True, read_record(project, stage.name, plan.key))
+    return _result(stage, project, plan, manifest, skipped=True)
 
 
-def run_stage(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> StageResult:
-    """Run `stage`, or skip it when its outputs verify against its key.
+def _check_upstream(project: Project, plan: _Plan) -> None:
+    for name, done in plan.upstream.items():
+        if changed := changed_outputs(done.folder, done.manifest, _note(project, name, done.manifest.key)):
+            raise StoreError(
+                f"{done.folder}: what the stage '{name}' made has changed since ({'; '.join(changed[:3])}). "
+                f"Run `olmoearth {name}` to make it again."
+            )
 
-    Raises:
-        BusyError: another process is at work on the project.
-        ProjectError: a stage before it has to run first.
-        CoreError: whatever the stage refuses.
-    """
-    with project_lock(project):
-        plan = _plan(stage, stages, project, progress)
-        if (done := _verified(stage, project, plan)) is not None:
-            return done
-        work = project.state / "work" / f"{stage.name}-{plan.key[:12]}"
-        manifest = read_manifest(work)  # complete, but killed before it was published
-        if manifest is None or damage(work, manifest):
-            manifest = _compute(stage, project, plan, work, progress)
-        publish_folder(work, plan.folder, project.state / "trash" / stage.name)
-        for abandoned in work.parent.glob(f"{stage.name}-*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        return StageResult(stage.name, plan.folder, manifest, False, read_record(project, stage.name, plan.key))
+
+def _result(stage: Stage, project: Project, plan: _Plan, manifest: Manifest, *, skipped: bool) -> StageResult:
+    record = read_record(project, stage.name, plan.key)
+    return StageResult(stage.name, plan.folder, plan.place, manifest, skipped, record)
 
 
 def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: Progress) -> Manifest:
     meter = Meter()
+    resumed = work.exists()
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
+        (work / MANIFEST).unlink(missing_ok=True)  # of outputs that no longer verify
         start = time.perf_counter()
         summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
-        shutil.rmtree(work / SCRATCH, ignore_errors=True)
         outputs = describe_outputs(work)
     manifest = Manifest(
         stage=stage.name,
@@ -234,10 +299,15 @@ def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: 
         "device_seconds": meter.device_seconds,
         "bytes_read": meter.bytes_read,
         "bytes_written": sum(output.bytes for output in outputs.values()),
+        "resumed": resumed,
     }
     write_json(_record_path(project, stage.name, plan.key), record)
     write_manifest(work, manifest)
-    return manifest
+    return read_manifest(work) or manifest  # as every later reader sees it: lists for tuples, null for NaN
+
+
+def _note(project: Project, stage: str, key: str) -> Path:
+    return project.state / "verified" / f"{stage}-{key[:12]}"
 
 
 def _record_path(project: Project, stage: str, key: str) -> Path:
@@ -246,10 +316,8 @@ def _record_path(project: Project, stage: str, key: str) -> Path:
 
 def read_record(project: Project, stage: str, key: str) -> dict[str, Any]:
     """What the stage cost when it was computed here; empty where that is not known."""
-    import json
-
     try:
-        record: dict[str, Any] = json.loads(_record_path(project, stage, key).read_text())
+        record: dict[str, Any] = json.loads(_record_path(project, stage, key).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return record

@@ -7,6 +7,7 @@ The functions that do the work are imported when a stage runs, so that looking a
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,23 @@ def _postprocess(run: StageRun) -> dict[str, Any]:
     return postprocess(run)
 
 
-def _label_files(project: Project) -> dict[str, Path]:
+def _vector_files(project: Project, *names: str) -> dict[str, Path]:
+    """The files by the names that project.yaml gives them; a shapefile's attributes and CRS lie in files beside it."""
+    files = {name: project.path(name) for name in names}
+    for name, path in list(files.items()):
+        if path.suffix.lower() == ".shp":
+            beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+            files |= {f"{name} {p.suffix}": p for p in beside if p.suffix.lower() in (".dbf", ".prj", ".cpg", ".shx")}
+    return files
+
+
+def _label_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
     labels = project.config.labels
-    names = [*labels.files, *([labels.area] if labels.area else [])]
-    return {name: project.path(name) for name in names}
+    return _vector_files(project, *labels.files, *([labels.area] if labels.area else []))
+
+
+def _area_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
+    return _vector_files(project, project.config.map.area)
 
 
 def _export_files(project: Project, progress: Progress) -> dict[str, Path]:
@@ -57,11 +71,21 @@ def _export_files(project: Project, progress: Progress) -> dict[str, Path]:
     return {**_label_files(project), "scenes": freeze_label_scenes(project, progress)}
 
 
+def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
+    """The files of a checkpoint on this machine; those elsewhere are named by their address alone."""
+    weights = project.config.model.weights
+    if weights is None or "://" in weights:
+        return {}
+    place = project.path(weights)
+    if place.is_file():
+        return {"weights": place}
+    return {f"weights/{p.relative_to(place).as_posix()}": p for p in sorted(place.rglob("*")) if p.is_file()}
+
+
 def _infer_files(project: Project, progress: Progress) -> dict[str, Path]:
     from olmoearth_core.imagery.search import freeze_map_scenes
 
-    area = project.config.map.area
-    return {area: project.path(area), "scenes": freeze_map_scenes(project, progress)}
+    return {**_area_files(project), "scenes": freeze_map_scenes(project, progress)}
 
 
 def _dump(section: Any, *keys: str) -> dict[str, Any]:
@@ -103,7 +127,7 @@ _ALL = (
             "window_size": p.config.model.window_size,
         },
         after=("export",),
-        files=lambda project, _progress: _label_files(project),
+        files=_label_files,
         place=lambda _project, _key: "data/dataset",
     ),
     Stage(
@@ -116,6 +140,7 @@ _ALL = (
             "training": _dump(p.config.training),
         },
         after=("preprocess",),
+        files=_checkpoint_files,
         place=lambda _project, key: f"models/{key[:12]}",
     ),
     Stage(
@@ -140,7 +165,7 @@ _ALL = (
             "map": _dump(p.config.map, "date", "min_area"),
         },
         after=("infer",),
-        files=lambda project, _progress: {project.config.map.area: project.path(project.config.map.area)},
+        files=_area_files,
         place=lambda project, key: f"maps/{map_id(project, key)}",
     ),
 )

@@ -5,36 +5,58 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from olmoearth_core.errors import StoreError
+from olmoearth_core.errors import CoreError, StoreError
 
 PARTIAL = ".partial"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+_FULL_BELOW = 2**20
+"""Free bytes under which a write that failed without a reason is put down to a full disk."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's write faults below `path` into one clear StoreError.
+    """Turn what goes wrong with the disk while writing below `path` into one clear StoreError.
 
     Raises:
         StoreError: the disk is full, or the place cannot be written.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except CoreError:
+        raise
+    except Exception as error:
+        code = getattr(error, "errno", None) if isinstance(error, OSError) else None
+        if _is_full(error, code, path):
             raise StoreError(
                 f"{path}: the disk is full. Finished work is kept; free some space and run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise StoreError(
-                f"{path}: cannot be written ({error.strerror}). Check the folder's permissions."
+                f"{error.filename or path}: no access ({error.strerror}). "
+                "Check the permissions of the file and its folder."
             ) from error
         raise
+
+
+def _is_full(error: Exception, code: int | None, path: Path) -> bool:
+    if code is not None:
+        return code in _FULL
+    if any(words in str(error) for words in _FULL_WORDS):  # safetensors and others pass on the words alone
+        return True
+    if not isinstance(error, OSError | RuntimeError):
+        return False
+    folder = next(p for p in (path, *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(folder).free < _FULL_BELOW  # GDAL says that a write failed, not why
 
 
 @contextmanager
@@ -46,7 +68,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: the disk is full, or the place cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +77,17 @@ def whole_file(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell
+            partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what writers that were killed left below `folder`. Nobody may be writing there."""
+    for path in list(folder.rglob(f"*{PARTIAL}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -77,14 +109,34 @@ def write_json(path: Path, value: Any) -> None:
 def publish_folder(finished: Path, place: Path, trash: Path) -> None:
     """Move the folder `finished` to `place`; what stood there goes away only after the move.
 
-    A kill between the two renames leaves `finished` complete, so that the next run publishes it again.
-    All three paths lie on one file system.
+    A kill between the two renames leaves `finished` complete, so that the next run publishes it again; an error there
+    puts back what stood at `place`.
+
+    Raises:
+        StoreError: the place cannot be written, or the three paths do not lie on one file system.
     """
     with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
+        trash.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(trash, ignore_errors=True)
         if place.exists():
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            place.rename(trash)
-        finished.rename(place)
+            _rename(place, trash)
+        try:
+            _rename(finished, place)
+        except BaseException:
+            if trash.exists() and not place.exists():
+                trash.rename(place)
+            raise
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise StoreError(
+            f"{target}: lies on another file system than {source}, so that nothing can be moved there whole. "
+            "Keep the project folder on one disk (link the whole folder, not a part of it)."
+        ) from error
