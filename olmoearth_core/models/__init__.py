@@ -1,7 +1,8 @@
-"""Encoders and what stands on them. `load_encoder` and `build_encoder` are the way in; torch is imported when they run."""
+"""Encoders and what stands on them: `load_encoder`, `build_encoder`, `save_encoder`. torch is imported as they run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,4 +37,11 @@ def build_encoder(name: str, *, seed: int = 0) -> Encoder:
     return build(name, seed=seed)
 
 
-__all__ = ["build_encoder", "load_encoder"]
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write `encoder` to `folder` as encoder.safetensors + encoder.json (configuration, origin, licence)."""
+    from olmoearth_core.models.checkpoint import save
+
+    save(encoder, folder)
+
+
+__all__ = ["build_encoder", "load_encoder", "save_encoder"]

@@ -53,7 +53,7 @@ class Batch:
         """(B, T, rows, columns): a patch is present where its top-left pixel is valid, as in pretraining."""
         b, t, _, _ = self.shape
         p = self.patch_size
-        return np.broadcast_to(self.valid[modality][:, :, ::p, ::p], (b, t, *self.grid))
+        return np.array(np.broadcast_to(self.valid[modality][:, :, ::p, ::p], (b, t, *self.grid)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Layout:
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """(B,) present tokens of each sample."""
-        return np.sum([p.sum(axis=(1, 2, 3, 4)) for p in self.present.values()], axis=0)
+        counts: NDArray[np.intp] = sum(p.sum(axis=(1, 2, 3, 4)) for p in self.present.values())  # type: ignore[assignment]
+        return counts
 
     @cached_property
     def samples(self) -> NDArray[np.intp]:
@@ -142,28 +143,29 @@ def check(
             raise EncoderInputError(f"{what}: '{lonely[0]}' is not among the inputs ({', '.join(inputs)}).")
     if not (isinstance(patch_size, int | np.integer) and 1 <= patch_size <= 8):
         raise EncoderInputError(f"patch_size is {patch_size!r}; allowed is a whole number from 1 to 8.")
-    if not (np.isscalar(resolution) and np.isfinite(resolution) and resolution > 0):  # type: ignore[arg-type]
+    if not (isinstance(resolution, int | float | np.number) and np.isfinite(resolution) and resolution > 0):
         raise EncoderInputError(f"resolution is {resolution!r}; it is metres per pixel, above 0 (10 for Sentinel-2).")
 
     names = [m for m in MODALITIES if m in inputs]
     data = {m: _cube(m, inputs[m]) for m in names}
     supplied = {m: _bands(m, (bands or {}).get(m), data[m].shape[2]) for m in names}
     first = names[0]
+    shape = _bthw(data[first])
     for m in names:
-        if (a := _bthw(data[m])) != (b := _bthw(data[first])):
+        if _bthw(data[m]) != shape:
             raise EncoderInputError(
-                f"{m} is (B, T, H, W) = {a}, but {first} is {b}; all modalities of a batch share samples, timesteps and "
-                "pixels (mark what is missing in valid)."
+                f"{m} is (B, T, H, W) = {_bthw(data[m])}, but {first} is {shape}; all modalities of a batch share "
+                "samples, timesteps and pixels (mark what is missing in valid)."
             )
-    b, t, h, w = _bthw(data[first])
-    if 0 in (b, t, h, w):
-        raise EncoderInputError(f"{first} is (B, T, H, W) = {(b, t, h, w)}; none of them may be 0.")
+    b, t, h, w = shape
+    if 0 in shape:
+        raise EncoderInputError(f"{first} is (B, T, H, W) = {shape}; none of them may be 0.")
     if h % patch_size or w % patch_size:
         raise EncoderInputError(
             f"{h} x {w} pixels do not divide into patches of {patch_size}; crop or pad to "
             f"{h // patch_size * patch_size} x {w // patch_size * patch_size} or more, or choose another patch_size."
         )
-    masks = {m: _valid(m, (valid or {}).get(m), (b, t, h, w)) for m in names}
+    masks = {m: _valid(m, (valid or {}).get(m), shape) for m in names}
     batch = Batch(data, supplied, masks, _dates(dates, (b, t), masks), int(patch_size), float(resolution))
     if not any(batch.present(m).any() for m in names):
         raise EncoderInputError(
@@ -200,19 +202,21 @@ def _bands(modality: str, given: Sequence[str] | None, channels: int) -> tuple[s
         raise EncoderInputError(f"bands of {modality} are {', '.join(names) or 'none'}; name each supplied band once.")
     if len(names) != channels:
         raise EncoderInputError(
-            f"{modality} has {channels} channels but {len(names)} bands ({', '.join(names)}); say in bands which are supplied."
+            f"{modality} has {channels} channels but {len(names)} bands ({', '.join(names)}); say in bands which are "
+            "supplied."
         )
     return names
 
 
 def _valid(modality: str, given: Any, shape: tuple[int, int, int, int]) -> Booleans:
-    b, t, h, w = shape
+    b, t, _, _ = shape
     if given is None:
         return np.ones((b, t, 1, 1), dtype=bool)
     mask = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if mask.dtype != np.bool_ or mask.shape not in ((b, t), shape):
         raise EncoderInputError(
-            f"valid of {modality} is {mask.dtype} {mask.shape}; expected are booleans (B, T) = {(b, t)} or (B, T, H, W) = {shape}."
+            f"valid of {modality} is {mask.dtype} {mask.shape}; expected are booleans (B, T) = {(b, t)} or "
+            f"(B, T, H, W) = {shape}."
         )
     return mask[:, :, None, None] if mask.ndim == 2 else mask
 
@@ -246,6 +250,6 @@ def _measured(modality: str, cube: Tensor, valid: Booleans) -> None:
     if wrong.any():
         sample, step, channel, row, col = (int(i) for i in np.argwhere(wrong)[0])
         raise EncoderInputError(
-            f"{modality}: {int(wrong.sum())} values in valid pixels are NaN, infinite or {MISSING:.0f}, the first at sample "
-            f"{sample}, timestep {step}, channel {channel}, row {row}, column {col}; mark such pixels in valid."
+            f"{modality}: {int(wrong.sum())} values in valid pixels are NaN, infinite or {MISSING:.0f}, the first at "
+            f"sample {sample}, timestep {step}, channel {channel}, row {row}, column {col}; mark such pixels in valid."
         )

@@ -1,22 +1,31 @@
-"""Building encoders and loading their weights: published or own format; from a folder, a hub, or a bucket."""
+"""Building encoders, loading their weights (published or own format), and writing the own format."""
 
 from __future__ import annotations
 
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models import official
 from olmoearth_core.models.config import EncoderConfig, named
+from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.olmoearth import OlmoEarth
 from olmoearth_core.models.origin import OLMOEARTH_LICENCE, OLMOEARTH_RESTRICTIONS, Origin
 from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
+from olmoearth_core.models.sources import OWN, Files, locate
+from olmoearth_core.store import whole_file, write_json
+
+FORMAT = 1
+"""Of `encoder.json`."""
 
 
 def build(name: str, *, seed: int = 0) -> OlmoEarth:
@@ -38,24 +47,96 @@ def load(source: str, *, precision: str = "auto", device: str = "auto") -> OlmoE
     """Load an encoder; see `olmoearth_core.models.load_encoder`."""
     place = resolve_device(device)
     chosen = resolve_precision(precision, place)
-    encoder = _from_official(
-        Path(source), Origin(source=source, licence=OLMOEARTH_LICENCE, restrictions=OLMOEARTH_RESTRICTIONS)
-    )
+    files = locate(source)
+    encoder = _published(files, source) if files.published else _own(files)
     return apply_precision(encoder, chosen).to(place).eval()
 
 
-def _from_official(folder: Path, origin: Origin) -> OlmoEarth:
-    config = official.parse_config(json.loads((folder / "config.json").read_text()), str(folder / "config.json"))
-    weights = folder / "weights.pth"
-    state = _read_pth(weights)
-    return _assemble(config, official.convert(state, config, str(weights)), origin, str(weights))
+def save(encoder: Encoder, folder: Path) -> None:
+    """Write `encoder` to `folder` in the own format: encoder.safetensors, and encoder.json with what it is.
+
+    The origin (source, revision, sha256 of the base weights, licence, restrictions) travels along.
+    """
+    from safetensors.torch import save_file
+
+    assert isinstance(encoder, OlmoEarth)
+    description, weights = (folder / name for name in OWN)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    with whole_file(weights) as partial:
+        save_file(state, partial)
+    content = {
+        "format": FORMAT,
+        "config": asdict(encoder.config),
+        "origin": encoder.origin.card(),
+        "weights_sha256": sha256_file(weights),
+    }
+    write_json(description, content)
+
+
+def _published(files: Files, source: str) -> OlmoEarth:
+    origin = Origin(
+        source=source,
+        revision=files.revision,
+        licence=OLMOEARTH_LICENCE,
+        restrictions=OLMOEARTH_RESTRICTIONS,
+        file=files.weights,
+    )
+    config = official.parse_config(_read_json(files.description), str(files.description))
+    state = official.convert(_read_pth(files.weights), config, str(files.weights))
+    return _assemble(config, state, origin, str(files.weights))
+
+
+def _own(files: Files) -> OlmoEarth:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    card = _read_json(files.description)
+    try:
+        if card["format"] != FORMAT:
+            raise CheckpointError(f"{files.description}: format is {card['format']!r}; this software reads {FORMAT}.")
+        config = TypeAdapter(EncoderConfig).validate_python(card["config"])
+        origin = TypeAdapter(Origin).validate_python(card["origin"])
+        expected = card["weights_sha256"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(f"{files.description} is no card of an encoder: {error}") from error
+    if (found := sha256_file(files.weights)) != expected:
+        raise CheckpointError(
+            f"{files.weights} has sha256 {found}, its card says {expected}: it is truncated or was changed. Fetch it "
+            "again."
+        )
+    try:
+        state = load_file(files.weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{files.weights} cannot be read: {error}") from error
+    return _assemble(config, state, origin, str(files.weights))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _read_pth(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a torch file, mapped rather than read; only plain tensors are accepted.
+
+    Raises:
+        CheckpointError: the file is truncated, is no torch file, or would run code when loaded.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"  # files from before torch 1.6 are not, and cannot be mapped
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} would run code when loaded; only plain tensors are accepted.") from error
+        raise CheckpointError(
+            f"{path} holds more than plain tensors and could run code when loaded: refused. Fetch it again from "
+            "its source, or ask whoever made it to save a state dict of tensors."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or no torch file ({error}). Fetch it again.") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is no state dict: expected are tensors by name.")
     return state
 
 
@@ -63,15 +144,15 @@ def _assemble(config: EncoderConfig, state: dict[str, Tensor], origin: Origin, w
     """An encoder around the tensors of `state`, which are not copied."""
     with torch.device("meta"):
         encoder = OlmoEarth(config, origin)
-    expected: dict[str, Any] = encoder.state_dict()
-    for name, tensor in expected.items():
+    needed: dict[str, Tensor] = encoder.state_dict()
+    for name, tensor in needed.items():
         if name not in state:
-            raise CheckpointError(f"{where}: {name} is missing.")
+            raise CheckpointError(f"{where}: lacks {name}, which {config.name} needs.")
         if state[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{where}: {name} is {tuple(state[name].shape)}; {config.name} needs {tuple(tensor.shape)}."
+                f"{where}: {name} is {tuple(state[name].shape)}, but {config.name} needs {tuple(tensor.shape)}."
             )
-    if extra := [name for name in state if name not in expected]:
-        raise CheckpointError(f"{where}: {extra[0]} is no weight of {config.name}.")
+    if extra := [name for name in state if name not in needed]:
+        raise CheckpointError(f"{where}: holds {extra[0]}, which {config.name} does not have.")
     encoder.load_state_dict(state, assign=True)
     return encoder

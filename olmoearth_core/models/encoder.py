@@ -41,7 +41,8 @@ class Features:
             mean = tokens.sum(dim=(1, 4)) / count.clamp(min=1)
             here = (count > 0).to(mean.dtype)
             total, seen = (mean, here) if total is None or seen is None else (total + mean, seen + here)
-        assert total is not None and seen is not None
+        assert total is not None
+        assert seen is not None
         return (total / seen.clamp(min=1)).permute(0, 3, 1, 2)
 
     @cached_property

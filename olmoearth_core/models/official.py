@@ -46,13 +46,13 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
         modalities = [m for m in MODALITIES if m in given["supported_modality_names"]]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{where}: model.encoder_config has no usable {error}; expected is the config.json of an OlmoEarth checkpoint."
+            f"{where}: model.encoder_config has no usable {error}; expected is the config.json of an OlmoEarth encoder."
         ) from error
 
     def refuse(key: str, allowed: str) -> CheckpointError:
         return CheckpointError(
-            f"{where}: encoder_config.{key} is {given.get(key)!r}, which belongs to no version known here (v1, v1.1, v1.2, "
-            f"v1.3: {allowed}). A newer version of this software may know it."
+            f"{where}: encoder_config.{key} is {given.get(key)!r}, which belongs to no version known here (v1, v1.1, "
+            f"v1.2, v1.3: {allowed}). A newer version of this software may know it."
         )
 
     for key, value in given.items():
@@ -115,6 +115,7 @@ def _band_sets(modality: str, given: Mapping[str, Any], where: str) -> BandSets:
     return sets
 
 
+PATCH = r"patch_embeddings\.per_modality_embeddings\.(\w+)\.\1__(\d+)\."
 RENAMED = [
     (re.compile(pattern), name)
     for pattern, name in (
@@ -123,8 +124,8 @@ RENAMED = [
         (r"(norm\..+)", r"\1"),
         (r"composite_encodings\.month_embed\.weight", r"tokenizer.month_table"),
         (r"composite_encodings\.per_modality_channel_embeddings\.(\w+)", r"tokenizer.channel.\1"),
-        (r"patch_embeddings\.per_modality_embeddings\.(\w+)\.\1__(\d+)\.proj\.(.+)", r"tokenizer.embed.\1.\2.proj.\3"),
-        (r"patch_embeddings\.per_modality_embeddings\.(\w+)\.\1__(\d+)\.pixel_proj\.0\.(.+)", r"tokenizer.embed.\1.\2.pixel.\3"),
+        (PATCH + r"proj\.(.+)", r"tokenizer.embed.\1.\2.proj.\3"),
+        (PATCH + r"pixel_proj\.0\.(.+)", r"tokenizer.embed.\1.\2.pixel.\3"),
         (r"attention_pooler\.learned_query", r"pooler.query"),
         (r"attention_pooler\.read_blocks\.0\.(.+)", r"pooler.read.\1"),
         (r"attention_pooler\.self_attn_blocks\.0\.(.+)", r"pooler.attend.\1"),
@@ -162,9 +163,7 @@ def _rename(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> I
             continue
         name = next((rule.sub(ours, key) for rule, ours in RENAMED if rule.fullmatch(key)), None)
         if name is None:
-            raise CheckpointError(
-                f"{where}: '{prefix}{key}' is no weight of an OlmoEarth encoder of version {config.version}."
-            )
+            raise CheckpointError(f"{where}: '{prefix}{key}' is no weight of an OlmoEarth {config.version} encoder.")
         if name.startswith(("tokenizer.embed.", "tokenizer.channel.")) and name.split(".")[2] not in config.band_sets:
             continue  # a map modality: it has weights, but the encoder never saw it
         yield name, state[prefix + key]

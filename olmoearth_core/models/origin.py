@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from olmoearth_core.digest import sha256_file
 
 OLMOEARTH_LICENCE = "OlmoEarth Artifact License"
 OLMOEARTH_RESTRICTIONS = (
     "No military use.",
     "No surveillance.",
     "No extractive industries.",
-    "Redistribution, also of fine-tuned models, only together with the OlmoEarth Artifact License and these restrictions.",
+    "Redistribution, also of fine-tuned models, only together with the OlmoEarth Artifact License and these terms.",
 )
 
 
@@ -37,11 +38,10 @@ class Origin:
         """The same with sha256 filled in (reads the weights file once, about a second per GB)."""
         if self.sha256 is not None or self.file is None:
             return self
-        with self.file.open("rb") as stream:
-            return replace(self, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+        return replace(self, sha256=sha256_file(self.file))
 
     def card(self) -> dict[str, Any]:
-        """JSON values for a model card: source, revision, sha256, licence, restrictions, seed. Holds no local path of ours."""
+        """JSON values for a model card: source, revision, sha256, licence, restrictions, seed."""
         values = asdict(self.signed())
         del values["file"]
         values["restrictions"] = list(self.restrictions)

@@ -7,6 +7,7 @@ resolution), one from v1.1 on. Everything after this file costs in proportion to
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -45,8 +46,8 @@ class PatchEmbedding(nn.Module):
             return out.permute(0, 2, 3, 1)
         x = F.relu(self.pixel(x.permute(0, 2, 3, 1)))  # (F, 8h, 8w, hidden)
         x = x.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))  # (F, h, 8, w, 8, hidden)
-        out = self.proj(x.transpose(2, 3).flatten(3).to(self.proj.weight.dtype))  # (F, h, w, 64 * hidden) -> D
-        return out
+        x = x.transpose(2, 3).flatten(3)  # (F, h, w, 64 * hidden)
+        return cast(Tensor, self.proj(x.to(next(self.proj.parameters()).dtype)))
 
 
 class Tokenizer(nn.Module):
@@ -91,7 +92,8 @@ class Tokenizer(nn.Module):
             x, valid = x[torch.as_tensor(frames, device=x.device)], valid[frames]
         x = x.to(self.month_table.device, torch.float64)
 
-        supplied, absent = batch.bands[modality.name], ()
+        supplied = batch.bands[modality.name]
+        absent: tuple[int, ...] = ()
         if supplied != modality.band_names:
             v1 = self.config.version == "v1"
             source = {
@@ -115,12 +117,10 @@ class Tokenizer(nn.Module):
             image = F.interpolate(image, (h * size, w * size), mode="bicubic", antialias=True)
         order = MODALITIES[name].band_names
         sets = self.config.band_sets[name]
+        embeds = list(cast(nn.ModuleList, self.embed[name]))
         if sets == (order,):
-            return self.embed[name][0](image)[..., None, :]  # type: ignore[index, no-any-return]
-        parts = [
-            embed(image[:, [order.index(b) for b in bands]])
-            for embed, bands in zip(self.embed[name], sets, strict=True)  # type: ignore[arg-type]
-        ]
+            return cast(Tensor, embeds[0](image))[..., None, :]
+        parts = [embed(image[:, [order.index(b) for b in bands]]) for embed, bands in zip(embeds, sets, strict=True)]
         return torch.stack(parts, dim=-2)
 
     def encode(self, name: str, x: Tensor, batch: Batch, frames: NDArray[np.intp] | None) -> Tensor:
@@ -202,4 +202,4 @@ def _days(dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
     months = dates.astype("datetime64[M]")
     year = np.where(np.isnat(dates), 2000, dates.astype("datetime64[Y]").astype(np.int64) + 1970)
     day = np.where(np.isnat(dates), 0, (dates - months.astype("datetime64[D]")).astype(np.int64))
-    return (year - 2000) * 365.25 + DAYS_BEFORE_MONTH[_month(dates)] + day
+    return np.asarray((year - 2000) * 365.25 + DAYS_BEFORE_MONTH[_month(dates)] + day, dtype=np.float64)

@@ -22,7 +22,8 @@ class Rotation:
     def __init__(self, angles: Tensor) -> None:  # (M, heads or 1, head_dim / 2), fp32
         self.phase = torch.polar(torch.ones_like(angles), angles)
 
-    def __call__(self, x: Tensor) -> Tensor:  # (M, heads, head_dim) -> the same
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate x (M, heads, head_dim)."""
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (M, heads, head_dim / 2)
         return torch.view_as_real(pairs * self.phase).flatten(-2).to(x.dtype)
 

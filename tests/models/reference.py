@@ -94,7 +94,7 @@ def _one(model, name, inputs, dates, valid, patch_size, resolution):  # type: ig
     fields: dict[str, torch.Tensor] = {}
     grids = {}
     for m, cube in inputs.items():
-        t, c, h, w = cube.shape
+        t, _, h, w = cube.shape
         mask = np.ones((t, h, w), bool)
         if m in valid:
             mask &= valid[m] if valid[m].ndim == 3 else valid[m][:, None, None]
