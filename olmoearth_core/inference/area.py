@@ -53,17 +53,17 @@ class Area:
         that only shares an edge with it is not taken.
         """
         half = self.grid.resolution / 2
-        edges = np.array([box.bounds for box in boxes]).reshape(-1, 4) + [half, half, -half, -half]
+        edges = np.array([box.bounds for box in boxes]).reshape(-1, 4) + np.array([half, half, -half, -half])
         hits, _ = self._tree.query(shapely.box(*edges.T), predicate="intersects")
         return [int(i) for i in np.unique(hits)]
 
     def mask(self, box: PixelBox) -> np.ndarray:
-        """(H, W) bool, True where a pixel of `box` belongs to the area; the same pixel has the same value in every box."""
+        """(H, W) bool, True where a pixel of `box` belongs to the area; the same in every box that holds the pixel."""
         near = self._tree.query(box.polygon)
         if not len(near):
             return np.zeros(box.shape, bool)
         parts = shapely.MultiPolygon([self.parts[i] for i in np.sort(near)])
-        inside = rasterize([parts], box.shape, transform=box.transform).astype(bool)
+        inside: np.ndarray = rasterize([parts], box.shape, transform=box.transform).astype(bool)
         # A raster algorithm counts from the box's corner, so it may round differently in another box where an outline
         # passes a pixel's centre closely: there the exact predicate decides, on absolute coordinates.
         rows, columns = np.nonzero(
@@ -110,6 +110,6 @@ def _utm(outline: BaseGeometry, source: str, resolution: float) -> Grid:
     if east - west > MAX_WIDTH:
         raise MappingError(
             f"{source}: the area reaches from longitude {west:.2f} to {east:.2f}, too wide for one UTM zone "
-            f"(at most {MAX_WIDTH:g} degrees). Split it, or set imagery.crs in project.yaml to a CRS that fits all of it."
+            f"(at most {MAX_WIDTH:g} degrees). Split it, or set imagery.crs in project.yaml to a CRS for all of it."
         )
     return Grid.utm((west + east) / 2, (south + north) / 2, resolution)

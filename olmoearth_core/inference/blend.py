@@ -22,7 +22,7 @@ _PEAK = 63
 def window_weights(size: int) -> np.ndarray:
     """(size, size) uint32 weights of a window's pixels, 1 at the corners and highest in the middle.
 
-    A raised cosine along each axis, which falls off smoothly to a window's edge, where it knows least of what is around.
+    A raised cosine along each axis: it falls off smoothly to a window's edge, where least is known of what is around.
     """
     position = (np.arange(size) + 0.5) / size
     along = np.maximum(1, np.rint(_PEAK * np.sin(np.pi * position) ** 2)).astype(np.uint32)

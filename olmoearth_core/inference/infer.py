@@ -15,7 +15,7 @@ from typing import Any
 
 import shapely
 
-from olmoearth_core.errors import CheckpointError, MappingError
+from olmoearth_core.errors import MappingError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.compose import compose
@@ -36,11 +36,10 @@ from olmoearth_core.inference.plan import (
 )
 from olmoearth_core.inference.product import TileRecord, finished_tile, write_tile
 from olmoearth_core.inference.tile import MappedTile, TileInput, map_tile
-from olmoearth_core.manifest import damage
 from olmoearth_core.models.segmenter import TrainedModel, load_model
 from olmoearth_core.project import ProjectConfig
 from olmoearth_core.stage import StageRun, Upstream
-from olmoearth_core.store import PARTIAL, write_bytes, write_json
+from olmoearth_core.store import write_bytes, write_json
 
 SCENES = "scenes.json"
 READERS = 4
@@ -64,8 +63,6 @@ def infer(run: StageRun) -> dict[str, Any]:
     check_coverage(area, scenes.scenes, source)
     plan = make_plan(config, area, model)
 
-    for left_by_a_kill in run.out.glob(f"*{PARTIAL}"):
-        left_by_a_kill.unlink()
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
     write_plan(plan, run.out)
     journal = FailureJournal(run.scratch / "failures.json")
@@ -80,15 +77,11 @@ def load_trained(upstream: Upstream, config: ProjectConfig) -> TrainedModel:
         CheckpointError: it is damaged.
         MappingError: it predicts other classes than the project has.
     """
-    if findings := damage(upstream.folder, upstream.manifest):
-        raise CheckpointError(
-            f"{upstream.folder}: the model is damaged ({'; '.join(findings)}). Run `olmoearth finetune` to make it anew."
-        )
     model = load_model(upstream.folder)
     if model.card.classes != config.task.class_names:
         raise MappingError(
-            f"{upstream.folder}: the model predicts {', '.join(model.card.classes)}, but task.classes in project.yaml are "
-            f"{', '.join(config.task.class_names)}. Run `olmoearth finetune`, or give the classes of the model."
+            f"{upstream.folder}: the model predicts {', '.join(model.card.classes)}, but task.classes in project.yaml "
+            f"are {', '.join(config.task.class_names)}. Run `olmoearth finetune`, or give the classes of the model."
         )
     return model
 
@@ -127,7 +120,7 @@ def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
     return Plan(
         crs=area.grid.crs,
         resolution=area.grid.resolution,
-        date=config.map.date,
+        anchor=config.map.date,
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(weights_sha256=card.weights_sha256, classes=card.classes),
         layout=layout,

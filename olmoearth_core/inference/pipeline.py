@@ -23,8 +23,8 @@ def overlapped(
 ) -> Iterator[Done]:
     """Take each item through `read`, `compute`, `write`, and yield what `write` returns, in order.
 
-    One thread reads up to `ahead` items before they are needed, the caller's thread computes, one thread writes; at most
-    `ahead` written items wait. So memory holds a few items, however many there are.
+    One thread reads `ahead` items before they are needed, the caller's thread computes, one thread writes; no more than
+    `ahead` items wait to be written. So memory holds a few items, however many there are.
 
     An error of any of the three is raised here; what was written before stays.
     """

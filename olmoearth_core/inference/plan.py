@@ -66,7 +66,7 @@ class Plan(_Part):
 
     crs: str
     resolution: float
-    date: date
+    anchor: date
     """Anchor of the temporal framing."""
     timesteps: list[tuple[date, date]]
     """Spans [start, end) of the composites."""
@@ -108,7 +108,7 @@ def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
 
 
 def batch_sizes(timesteps: int, window_size: int, patch_size: int) -> list[int]:
-    """Windows in a batch, for windows that see 1, 2, ... `timesteps` timesteps: the fewer, the shorter the sequences."""
+    """Windows in a batch, when they see 1, 2, ... `timesteps` timesteps: the fewer, the shorter sequences."""
     patches = (window_size // patch_size) ** 2
     return [max(1, min(MAX_BATCH, TOKENS // (patches * seen))) for seen in range(1, timesteps + 1)]
 

@@ -82,9 +82,9 @@ def batches(
 ) -> Iterator[tuple[list[PixelBox], int]]:
     """Sort windows into batches: (windows, number of rows to pad them to). A window with nothing to see is left out.
 
-    Arithmetic on a batch may round differently when the batch has another shape, and its shape follows from how much of
-    their timesteps the windows see. So a batch holds windows that see equally many timesteps whole and the others not at
-    all, always the same number of them (`Plan.batch_sizes`); a window that sees a timestep in part goes alone.
+    Arithmetic on a batch may round differently when the batch has another shape, and its shape follows from how much
+    of their timesteps the windows see. So a batch holds windows that see equally many timesteps whole and the others
+    not at all, always the same number of them (`Plan.batch_sizes`); a window that sees one in part goes alone.
     """
     alike: dict[tuple[int, ...], list[PixelBox]] = {}
     for window in windows:

@@ -1,0 +1,155 @@
+"""The map as a STAC Item: where, when, which classes, made of what, and the checksum of each file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pystac
+import shapely
+from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
+
+from olmoearth_core.digest import sha256_file
+from olmoearth_core.grid import PixelBox
+from olmoearth_core.postprocess.mosaic import NODATA
+from olmoearth_core.project import ClassConfig
+from olmoearth_core.store import write_json
+
+EXTENSIONS = [
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+]
+MAX_POINTS = 2000
+"""An outline with more points than this is told by its convex hull."""
+
+
+def map_item(
+    folder: Path,
+    *,
+    map_id: str,
+    title: str,
+    anchor: date,
+    span: tuple[date, date],
+    outline: BaseGeometry,
+    box: PixelBox,
+    classes: Sequence[ClassConfig],
+    probability_scale: float,
+    provenance: Mapping[str, str],
+) -> pystac.Item:
+    """Describe the products in `folder`; hrefs are relative to it, no time of making is told.
+
+    Args:
+        folder: with the files that the Item names.
+        map_id: its id.
+        title: for people.
+        anchor: the date that the map is for.
+        span: [start, end) of the imagery.
+        outline: of the area, in degrees.
+        box: extent of the rasters.
+        classes: of the map; a class's position is its value.
+        probability_scale: probability of one step of probabilities.tif.
+        provenance: project, stage key, digest of the weights, as in the tags of the map.
+    """
+    geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else outline.convex_hull
+    geometry = shapely.set_precision(geometry, 1e-7)  # about a centimetre
+    item = pystac.Item(
+        id=map_id,
+        geometry=_plain(mapping(geometry)),
+        bbox=list(geometry.bounds),
+        datetime=_midnight(anchor),
+        start_datetime=_midnight(span[0]),
+        end_datetime=_midnight(span[1]) - timedelta(seconds=1),
+        properties={
+            "title": title,
+            "processing:level": "L4",
+            "processing:lineage": (
+                "Sentinel-2 composites, classified window by window with a fine-tuned OlmoEarth encoder, blended where "
+                "windows overlap. `olmoearth audit map.tif` tells the scenes, data and model."
+            ),
+            **_projection(box),
+            **{f"olmoearth:{key}": value for key, value in provenance.items()},
+        },
+        stac_extensions=EXTENSIONS,
+    )
+    raster = {
+        "type": pystac.MediaType.COG,
+        "data_type": "uint8",
+        "nodata": NODATA,
+        "raster:spatial_resolution": box.grid.resolution,
+    }
+    names = [c.name for c in classes]
+    bands = [{"name": f"probability of {name}", "raster:scale": probability_scale} for name in names]
+    assets: dict[str, tuple[str, str, list[str], dict[str, Any]]] = {
+        "map": ("map.tif", "Classes", ["data"], {**raster, "classification:classes": _classes(classes)}),
+        "class_names": ("map.tif.aux.xml", "Class names for GDAL and QGIS", ["metadata"], {"type": "application/xml"}),
+        "probabilities": ("probabilities.tif", "Probability of each class", ["data"], {**raster, "bands": bands}),
+        "polygons": (
+            "polygons.parquet",
+            "Patches of equal class (GeoParquet)",
+            ["data"],
+            {"type": "application/vnd.apache.parquet"},
+        ),
+        "polygons_gpkg": (
+            "polygons.gpkg",
+            "Patches of equal class (GeoPackage)",
+            ["data"],
+            {"type": pystac.MediaType.GEOPACKAGE},
+        ),
+        "areas": ("areas.csv", "Area of each class", ["metadata"], {"type": "text/csv"}),
+        "preview": ("preview.png", "Preview", ["overview", "thumbnail"], {"type": pystac.MediaType.PNG}),
+    }
+    for key, (name, asset_title, roles, fields) in assets.items():
+        path = folder / name
+        media_type = str(fields.pop("type"))
+        fields |= {"file:size": path.stat().st_size, "file:checksum": f"1220{sha256_file(path)}"}  # multihash: sha2-256
+        item.add_asset(key, pystac.Asset(f"./{name}", asset_title, None, media_type, roles, fields))
+    return item
+
+
+def write_item(path: Path, item: pystac.Item) -> None:
+    """Write the Item as JSON, without links to a place."""
+    write_json(path, item.to_dict(include_self_link=False, transform_hrefs=False))
+
+
+def _projection(box: PixelBox) -> dict[str, Any]:
+    from pyproj import CRS
+
+    crs = CRS.from_user_input(box.grid.crs)
+    authority = crs.to_authority()
+    return {
+        **({"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}),
+        "proj:shape": list(box.shape),
+        "proj:transform": list(box.transform)[:6],
+        "proj:bbox": list(box.bounds),
+    }
+
+
+def _classes(classes: Sequence[ClassConfig]) -> list[dict[str, Any]]:
+    named = [
+        {
+            "value": value,
+            "name": re.sub(r"[^0-9A-Za-z_-]+", "-", c.name).strip("-") or f"class-{value}",
+            "title": c.name,
+            "color_hint": c.color[1:].upper(),
+        }
+        for value, c in enumerate(classes)
+    ]
+    return [*named, {"value": NODATA, "name": "nodata", "title": "no valid observation", "nodata": True}]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,162 @@
+"""The map as a picture for a report: legend with areas, scale bar, north arrow, title."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from matplotlib import rc_context, rcParamsDefault
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from rasterio.enums import Resampling
+
+from olmoearth_core.postprocess.areas import ClassArea
+from olmoearth_core.store import write_bytes
+
+MAX_PIXELS = 1600
+"""Longest edge of the map in the picture."""
+LEGEND_ROWS = 10
+INK, PAPER, VOID = "#222222", "#ffffff", "#f0f0f0"
+
+
+def write_preview(
+    path: Path,
+    map_path: Path,
+    *,
+    title: str,
+    subtitle: str,
+    footer: str,
+    colours: Sequence[str],
+    areas: Sequence[ClassArea],
+) -> None:
+    """Draw the map at `map_path` (classes in band 1) to a PNG; equal maps give equal bytes.
+
+    Args:
+        path: the PNG.
+        map_path: the map.
+        title: what is mapped.
+        subtitle: when.
+        footer: which map this is.
+        colours: "#rrggbb" of each class.
+        areas: of each class, for the legend.
+    """
+    with rasterio.open(map_path) as source:
+        factor = max(1, math.ceil(max(source.shape) / MAX_PIXELS))
+        shape = (math.ceil(source.height / factor), math.ceil(source.width / factor))
+        classes = source.read(1, out_shape=shape, resampling=Resampling.nearest)
+        bounds = source.bounds
+    palette = np.array([to_rgb(VOID)] * 256)
+    palette[: len(colours)] = [to_rgb(colour) for colour in colours]
+
+    with rc_context(rcParamsDefault):  # a person's own matplotlib settings must not change the bytes
+        figure, axes = _page(bounds.right - bounds.left, bounds.top - bounds.bottom)
+        axes.imshow(
+            palette[classes],
+            extent=(bounds.left, bounds.right, bounds.bottom, bounds.top),
+            interpolation="nearest" if factor == 1 else "antialiased",
+        )
+        figure.text(0.04, 0.965, title, fontsize=15, fontweight="bold", color=INK, va="top")
+        figure.text(0.04, 0.915, subtitle, fontsize=9.5, color=INK, va="top")
+        figure.text(0.04, 0.02, footer, fontsize=6.5, color="#777777", va="bottom")
+        _legend(figure, areas, colours, bool((classes >= len(colours)).any()))
+        _north(figure)
+        _scale_bar(figure, axes, bounds.left, bounds.right)
+        content = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    write_bytes(path, content.getvalue())
+
+
+def _page(width: float, height: float) -> tuple[Figure, Axes]:
+    """A sheet as wide as 8 inches, as high as the map (between 0.45 and 1.4 of its width) and the margins need."""
+    map_width = 5.6
+    map_height = map_width * min(1.4, max(0.45, height / width))
+    sheet = (8.0, map_height + 1.7)
+    figure = Figure(figsize=sheet, dpi=150, facecolor=PAPER)
+    axes = figure.add_axes((0.04, 0.85 / sheet[1], map_width / sheet[0], map_height / sheet[1]))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_anchor("NW")
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_linewidth(0.8)
+    return figure, axes
+
+
+def _legend(figure: Figure, areas: Sequence[ClassArea], colours: Sequence[str], void: bool) -> None:
+    """Right of the map: a swatch, a name, an area for each class; the largest ten where there are more."""
+    width, height = figure.get_size_inches()
+    left, top, step = 5.95 / width, 1 - 0.85 / height - 0.75 / height, 0.42 / height
+    shown = sorted(sorted(areas, key=lambda a: -a.pixels)[:LEGEND_ROWS], key=lambda a: a.value)
+    rows = [(colours[a.value], a.name, f"{_number(a.hectares)} ha, {100 * a.share:.1f} %") for a in shown]
+    if len(areas) > len(shown):
+        rows.append((PAPER, f"and {len(areas) - len(shown)} more classes", "see areas.csv"))
+    if void:
+        rows.append((VOID, "not mapped", "outside, or never seen clearly"))
+    for i, (colour, name, amount) in enumerate(rows):
+        y = top - i * step
+        swatch = Rectangle(
+            (left, y - 0.26 / height), 0.3 / width, 0.24 / height, facecolor=colour, edgecolor=INK, linewidth=0.5
+        )
+        figure.add_artist(swatch)
+        figure.text(left + 0.4 / width, y - 0.05 / height, _short(name), fontsize=9, color=INK, va="center")
+        figure.text(left + 0.4 / width, y - 0.22 / height, amount, fontsize=7, color="#666666", va="center")
+
+
+def _north(figure: Figure) -> None:
+    """A needle above the legend; up is grid north."""
+    width, height = figure.get_size_inches()
+    x, y = 6.1 / width, 1 - 1.35 / height
+    half, tall = 0.09 / width, 0.36 / height
+    for side, colour in ((-half, INK), (half, PAPER)):
+        corners = [(x, y + tall), (x + side, y), (x, y + 0.08 / height)]
+        figure.add_artist(Polygon(corners, closed=True, facecolor=colour, edgecolor=INK, linewidth=0.7))
+    figure.text(x, y + tall + 0.03 / height, "N", fontsize=9, fontweight="bold", color=INK, ha="center", va="bottom")
+
+
+def _scale_bar(figure: Figure, axes: Axes, left: float, right: float) -> None:
+    """Below the map: two fields, together about a quarter of its width, a round number of metres long."""
+    goal = (right - left) / 4
+    power = 10.0 ** math.floor(math.log10(goal))
+    length = max(step for step in (power, 2 * power, 5 * power) if step <= goal)
+    below = axes.get_xaxis_transform()  # x in metres, y in heights of the map
+    inch = 1 / (axes.get_position().height * figure.get_size_inches()[1])
+    for start, colour in ((left, INK), (left + length / 2, PAPER)):
+        bar = Rectangle(
+            (start, -0.2 * inch),
+            length / 2,
+            0.07 * inch,
+            transform=below,
+            facecolor=colour,
+            edgecolor=INK,
+            linewidth=0.7,
+            clip_on=False,
+        )
+        axes.add_patch(bar)
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    for x, label in ((left, "0"), (left + length, text)):
+        axes.text(
+            x,
+            -0.23 * inch,
+            label,
+            transform=below,
+            fontsize=8,
+            color=INK,
+            ha="left" if x == left else "center",
+            va="top",
+        )
+
+
+def _number(hectares: float) -> str:
+    """1,234,567 or 123 or 4.56: three digits that count."""
+    return f"{hectares:,.0f}" if hectares >= 100 else f"{hectares:.3g}"
+
+
+def _short(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
