@@ -13,7 +13,6 @@ from datetime import date
 import numpy as np
 import shapely
 from rasterio.features import rasterize as burn
-from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.labels.labels import Labels
@@ -56,7 +55,7 @@ def training_windows(labels: Labels, window_size: int) -> list[TrainingWindow]:
     grid = labels.grid
     return [
         TrainingWindow(f"{day:%Y%m%d}_{i * window_size}_{j * window_size}", box, day)
-        for day, j, i in sorted(_cells(labels, window_size))
+        for day, j, i in _cells(labels, window_size)
         for box in [grid.box(i * window_size, j * window_size, window_size, window_size)]
     ]
 
@@ -88,55 +87,60 @@ def _claimed(geometries: np.ndarray, box: PixelBox) -> np.ndarray:
         if (dimension == kind).any():
             shapes = geometries[dimension == kind].tolist()
             claimed |= burn(shapes, box.shape, transform=box.transform, all_touched=all_touched, dtype="uint8") > 0
-    columns, rows = _pixels_under(geometries[dimension == 0], box.grid.resolution)
+    columns, rows = _pixels_under(shapely.get_coordinates(geometries[dimension == 0]), box.grid.resolution)
     inside = (columns >= box.column) & (columns < box.column + box.width)
     inside &= (rows >= box.row) & (rows < box.row + box.height)
     claimed[rows[inside] - box.row, columns[inside] - box.column] = True
     return claimed
 
 
-def _pixels_under(points: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Absolute (columns, rows) of the pixels under points."""
-    xy = shapely.get_coordinates(points) / resolution
-    return np.floor(xy[:, 0]).astype(np.int64), np.floor(-xy[:, 1]).astype(np.int64)
+def _pixels_under(xy: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute (columns, rows) of the pixels under the points (N, 2)."""
+    return np.floor(xy[:, 0] / resolution).astype(np.int64), np.floor(-xy[:, 1] / resolution).astype(np.int64)
 
 
-def _cells(labels: Labels, size: int) -> set[tuple[date, int, int]]:
-    """(date, lattice row, lattice column) of the boxes where labels may claim pixels."""
+def _cells(labels: Labels, size: int) -> list[tuple[date, int, int]]:
+    """(date, lattice row, lattice column) of the boxes where labels may claim pixels, in this order."""
     geometries = labels.frame.geometry.to_numpy()
-    days = labels.frame["date"].to_numpy()
     dimension = shapely.get_dimensions(geometries)
-    edge = labels.grid.resolution * size
-
-    points = np.flatnonzero(dimension == 0)
-    parts, owner = shapely.get_coordinates(geometries[points], return_index=True)
-    columns, rows = _pixels_under(shapely.points(parts), labels.grid.resolution)
-    cells = set(zip(days[points[owner]], (rows // size).tolist(), (columns // size).tolist(), strict=True))
-
-    others = np.flatnonzero(dimension > 0)
-    # a polygon claims pixels whose centres it holds: only the box of a window's pixel centres counts for it
-    margin = np.where(dimension[others] == 2, labels.grid.resolution / 2, 0.0)
-    left, bottom, right, top = shapely.bounds(geometries[others]).T
-    first_i, last_i = _range(left, right, margin, edge)
-    first_j, last_j = _range(-top, -bottom, margin, edge)
-    for k, row in enumerate(others):
-        span = [(j, i) for j in range(first_j[k], last_j[k] + 1) for i in range(first_i[k], last_i[k] + 1)]
-        if len(span) > 1:
-            span = _touching(geometries[row], span, edge, margin[k])
-        cells.update((days[row], j, i) for j, i in span)
-    return cells
+    points, others = np.flatnonzero(dimension == 0), np.flatnonzero(dimension > 0)
+    xy, owner = shapely.get_coordinates(geometries[points], return_index=True)
+    columns, rows = _pixels_under(xy, labels.grid.resolution)
+    j, i, k = _boxes_met(geometries[others], dimension[others] == 2, labels.grid.resolution, size)
+    days, day = np.unique(labels.frame["date"].to_numpy(), return_inverse=True)
+    found = [
+        np.concatenate([day[points[owner]], day[others[k]]]),
+        np.concatenate([rows // size, j]),
+        np.concatenate([columns // size, i]),
+    ]
+    return [(days[d], row, column) for d, row, column in np.unique(found, axis=1).T.tolist()]
 
 
-def _range(low: np.ndarray, high: np.ndarray, margin: np.ndarray, edge: float) -> tuple[list[int], list[int]]:
-    """First and last lattice index whose box, shrunk by `margin`, meets [low, high]; first > last where none does."""
+def _boxes_met(
+    geometries: np.ndarray, is_polygon: np.ndarray, resolution: float, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice (rows, columns) of the boxes that lines and polygons meet, and (positions) of who meets them."""
+    edge = resolution * size
+    # a polygon claims pixels whose centres it holds: only the rectangle of a box's pixel centres counts for it
+    margin = np.where(is_polygon, resolution / 2, 0.0)
+    left, bottom, right, top = shapely.bounds(geometries).T
+    first_i, width = _range(left, right, margin, edge)
+    first_j, height = _range(-top, -bottom, margin, edge)
+    count = width * height
+    owner = np.repeat(np.arange(len(geometries)), count)
+    nth = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    j, i = first_j[owner] + nth // width[owner], first_i[owner] + nth % width[owner]
+    meets = count[owner] == 1
+    unsure = np.flatnonzero(~meets)
+    x, y, m = i[unsure] * edge, -j[unsure] * edge, margin[owner[unsure]]
+    boxes = shapely.box(x + m, y - edge + m, x + edge - m, y - m)
+    shapely.prepare(geometries)
+    meets[unsure] = shapely.intersects(geometries[owner[unsure]], boxes)
+    return j[meets], i[meets], owner[meets]
+
+
+def _range(low: np.ndarray, high: np.ndarray, margin: np.ndarray, edge: float) -> tuple[np.ndarray, np.ndarray]:
+    """First index and number of the lattice boxes that, shrunk by `margin`, meet [low, high]."""
     first = np.ceil((low + margin) / edge).astype(np.int64) - 1
     last = np.floor((high - margin) / edge).astype(np.int64)
-    return first.tolist(), last.tolist()
-
-
-def _touching(geometry: BaseGeometry, span: list[tuple[int, int]], edge: float, margin: float) -> list[tuple[int, int]]:
-    """Of the boxes (row, column) in `span`, those that `geometry` meets once they are shrunk by `margin`."""
-    j, i = np.array(span).T
-    boxes = shapely.box(i * edge + margin, -(j + 1) * edge + margin, (i + 1) * edge - margin, -j * edge - margin)
-    shapely.prepare(geometry)
-    return [cell for cell, meets in zip(span, shapely.intersects(geometry, boxes), strict=True) if meets]
+    return first, np.maximum(last - first + 1, 0)

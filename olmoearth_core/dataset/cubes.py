@@ -1,0 +1,211 @@
+"""cubes.zarr: the composed cubes and targets of all training windows, as a few large files.
+
+One Zarr v3 group holds, for each modality, `<modality>` (N, T, C, H, W) and `<modality>_valid` (N, T, H, W), and for
+all `target` (N, H, W) and `dates` (N, T). A chunk is one window, so that a window is read alone; a shard, one file,
+holds many. A window that was left out keeps its row and takes no room: not valid, nothing labelled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from olmoearth_core.errors import DatasetError
+from olmoearth_core.grid import Grid
+from olmoearth_core.labels.windows import IGNORE
+from olmoearth_core.store import PARTIAL
+
+SHARD_BYTES = 64 * 2**20
+"""Size of a shard before compression; what is in memory at once while a shard is written."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of a training set.
+
+    Attributes:
+        inputs: modality -> (T, C, H, W), physical values (Sentinel-2: uint16, reflectance x 10000), 0 where not valid.
+        valid: modality -> (T, H, W) bool.
+        dates: (T,) datetime64[D].
+        target: (H, W) uint8, position in task.classes; IGNORE where nothing is known or no timestep shows the pixel.
+    """
+
+    inputs: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    dates: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all windows of a training set have in common; kept as the group's attributes.
+
+    Attributes:
+        grid: the grid that the windows lie on.
+        window_size: H and W in pixels.
+        timesteps: T.
+        classes: names; a class's position is its value in targets.
+        bands: modality -> names along the axis C.
+        dtypes: modality -> numpy dtype of its cubes.
+    """
+
+    grid: Grid
+    window_size: int
+    timesteps: int
+    classes: tuple[str, ...]
+    bands: Mapping[str, tuple[str, ...]]
+    dtypes: Mapping[str, str]
+
+    @property
+    def shard_windows(self) -> int:
+        """Windows in a shard: a power of two, so that shards change their size rarely."""
+        pixels = self.window_size**2 * self.timesteps
+        window = sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 1) for m, b in self.bands.items())
+        return int(2 ** max(0, int(np.log2(max(1, SHARD_BYTES // window)))))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` gives an equal layout."""
+        return {
+            "crs": self.grid.crs,
+            "resolution": self.grid.resolution,
+            "window_size": self.window_size,
+            "timesteps": self.timesteps,
+            "classes": list(self.classes),
+            "bands": {modality: list(names) for modality, names in self.bands.items()},
+            "dtypes": dict(self.dtypes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Layout:
+        """The layout that `to_json` wrote."""
+        return cls(
+            grid=Grid(value["crs"], value["resolution"]),
+            window_size=value["window_size"],
+            timesteps=value["timesteps"],
+            classes=tuple(value["classes"]),
+            bands={modality: tuple(names) for modality, names in value["bands"].items()},
+            dtypes=dict(value["dtypes"]),
+        )
+
+
+class Cubes:
+    """cubes.zarr, open: reads single windows (many threads may) and writes whole shards (one thread at a time)."""
+
+    def __init__(self, group: zarr.Group, layout: Layout) -> None:
+        self.layout = layout
+        self._arrays: dict[str, zarr.Array] = {name: _array(group, name) for name in _names(layout)}
+
+    def read(self, row: int) -> Sample:
+        """The window in `row`."""
+
+        def read(name: str) -> np.ndarray:
+            return np.asarray(self._arrays[name][row])
+
+        return Sample(
+            inputs={modality: read(modality) for modality in self.layout.bands},
+            valid={modality: read(f"{modality}_valid") for modality in self.layout.bands},
+            dates=read("dates").astype("datetime64[D]"),
+            target=read("target"),
+        )
+
+    def write_shard(self, first: int, samples: Sequence[Sample | None]) -> None:
+        """Write the windows from row `first` on; None leaves a window out.
+
+        Args:
+            first: a multiple of `layout.shard_windows`.
+            samples: as many as the shard holds, fewer only at the end.
+        """
+        rows = slice(first, first + len(samples))
+        for name, array in self._arrays.items():
+            block = np.full((len(samples), *array.shape[1:]), array.fill_value, array.dtype)
+            for k, sample in enumerate(samples):
+                if sample is not None:
+                    block[k] = _part(sample, name)
+            array[rows] = block
+
+
+def create_cubes(path: Path, layout: Layout, windows: int) -> Cubes:
+    """Make cubes.zarr for `windows` windows, or open the one that an earlier, killed run began."""
+    path.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.rglob(f"*{PARTIAL}"):  # zarr writes under a temporary name as well
+        abandoned.unlink()
+    group = zarr.open_group(str(path), mode="a", zarr_format=3, attributes=layout.to_json())
+    size, steps, shard = layout.window_size, layout.timesteps, layout.shard_windows
+    for modality, bands in layout.bands.items():
+        shape = (steps, len(bands), size, size)
+        axes = ["window", "time", f"{modality}_band", "y", "x"]
+        _make(group, modality, windows, shape, shard, layout.dtypes[modality], axes)
+        _make(group, f"{modality}_valid", windows, (steps, size, size), shard, "bool", ["window", "time", "y", "x"])
+    _make(group, "target", windows, (size, size), shard, "uint8", ["window", "y", "x"], fill=IGNORE)
+    since = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
+    _make(group, "dates", windows, (steps,), shard, "int64", ["window", "time"], attributes=since)
+    return Cubes(group, layout)
+
+
+def open_cubes(path: Path) -> Cubes:
+    """Open cubes.zarr for reading.
+
+    Raises:
+        DatasetError: it is missing or is none of ours.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        return Cubes(group, Layout.from_json(dict(group.attrs)))
+    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise DatasetError(
+            f"{path}: no training set that can be opened ({type(error).__name__}: {error}). "
+            "Run `olmoearth preprocess` to make it."
+        ) from error
+
+
+def _names(layout: Layout) -> list[str]:
+    return [name for m in layout.bands for name in (m, f"{m}_valid")] + ["target", "dates"]
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise KeyError(name)
+    return array
+
+
+def _part(sample: Sample, name: str) -> np.ndarray:
+    if name == "target":
+        return sample.target
+    if name == "dates":
+        return sample.dates.astype("datetime64[D]").astype(np.int64)
+    return sample.valid[name.removesuffix("_valid")] if name.endswith("_valid") else sample.inputs[name]
+
+
+def _make(
+    group: zarr.Group,
+    name: str,
+    windows: int,
+    shape: tuple[int, ...],
+    shard: int,
+    dtype: str,
+    axes: list[str],
+    *,
+    fill: int = 0,
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    if name in group:
+        return
+    group.create_array(
+        name,
+        shape=(windows, *shape),
+        chunks=(1, *shape),
+        shards=(shard, *shape),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=[ZstdCodec(level=3)],
+        dimension_names=axes,
+        attributes=attributes or {},
+    )

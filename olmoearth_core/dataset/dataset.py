@@ -1,0 +1,103 @@
+"""A training set as training sees it: a table of windows, and a sample for each row of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+
+from olmoearth_core.dataset.cubes import Cubes, Sample, open_cubes
+from olmoearth_core.errors import DatasetError
+from olmoearth_core.grid import Grid, PixelBox
+
+CUBES = "cubes.zarr"
+WINDOWS = "windows.parquet"
+
+__all__ = ["CUBES", "WINDOWS", "Dataset", "Sample", "open_dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training set on disk.
+
+    Attributes:
+        folder: where it lies.
+        windows: one row a window: geometry, name, cube (its row in cubes.zarr), column and row (upper left pixel on
+            the grid), date, split ("train", "validation" or "test"), block_column, block_row, valid_share,
+            timesteps_seen, conflicts, scenes, and labelled, visible pixels of each class (`pixels_<class>`).
+    """
+
+    folder: Path
+    windows: gpd.GeoDataFrame
+    cubes: Cubes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a class's position is its value in targets."""
+        return self.cubes.layout.classes
+
+    @property
+    def bands(self) -> dict[str, tuple[str, ...]]:
+        """Modality -> names along the axis C."""
+        return dict(self.cubes.layout.bands)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that the windows lie on."""
+        return self.cubes.layout.grid
+
+    @property
+    def resolution(self) -> float:
+        """Edge of a pixel in units of the CRS."""
+        return self.grid.resolution
+
+    @property
+    def window_size(self) -> int:
+        """Edge of a window in pixels."""
+        return self.cubes.layout.window_size
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return self.cubes.layout.timesteps
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def indices(self, split: str) -> list[int]:
+        """Rows of `windows` in "train", "validation" or "test"."""
+        return [int(row) for row in np.flatnonzero(self.windows["split"].to_numpy() == split)]
+
+    def box(self, index: int) -> PixelBox:
+        """The box of the window in a row of `windows`."""
+        window = self.windows.iloc[index]
+        return self.grid.box(int(window["column"]), int(window["row"]), self.window_size, self.window_size)
+
+    def read(self, index: int) -> Sample:
+        """The sample of a row of `windows`. Safe between threads."""
+        return self.cubes.read(int(self.windows["cube"].iloc[index]))
+
+    def read_many(self, indices: Sequence[int], threads: int = 4) -> list[Sample]:
+        """The samples of rows of `windows`, in the order of `indices`, read side by side."""
+        with ThreadPoolExecutor(threads, thread_name_prefix="dataset") as pool:
+            return list(pool.map(self.read, indices))
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open the training set that the stage preprocess left in `folder`.
+
+    Raises:
+        DatasetError: it is missing or cannot be read.
+    """
+    cubes = open_cubes(folder / CUBES)
+    try:
+        windows = gpd.read_parquet(folder / WINDOWS)
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"{folder / WINDOWS}: cannot be read ({error}). Run `olmoearth preprocess` to make it again."
+        ) from error
+    return Dataset(folder, windows, cubes)

@@ -1,0 +1,189 @@
+"""The stage preprocess: the export and the labels become a training set.
+
+    labels -> windows -> cubes and targets -> splits -> statistics -> expectations (which gate)
+
+Leaves cubes.zarr, windows.parquet (one row a window), splits.json (the table of blocks), left_out.json (windows that
+could not be used, with reasons), statistics.json, expectations.json and expectations.html.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_windows
+from olmoearth_core.dataset.cubes import Layout, create_cubes
+from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
+from olmoearth_core.dataset.expectations import check_dataset, failed_errors
+from olmoearth_core.dataset.report import write_report
+from olmoearth_core.dataset.statistics import dataset_statistics
+from olmoearth_core.errors import DatasetError, ExpectationError
+from olmoearth_core.imagery.modality import get_modality
+from olmoearth_core.imagery.read import AssetReader
+from olmoearth_core.imagery.scene import available_bands, read_scenes
+from olmoearth_core.labels.labels import Labels, read_labels
+from olmoearth_core.labels.split import SPLITS, BlockTable, assign_splits, block_of, block_pixels
+from olmoearth_core.labels.windows import TrainingWindow, training_windows
+from olmoearth_core.project import Project
+from olmoearth_core.stage import StageRun
+from olmoearth_core.store import whole_file, write_json
+
+REPORT = "expectations.html"
+
+
+def preprocess(run: StageRun) -> dict[str, Any]:
+    """Make the training set in `run.out`.
+
+    Raises:
+        LabelError: labels that cannot be used.
+        DatasetError: no usable window, a class with too few of them, or an export that cannot be read.
+        ExpectationError: an expectation of severity error failed; the report's place is in the message.
+    """
+    project = run.project
+    labels = read_labels(project)
+    windows = training_windows(labels, project.config.model.window_size)
+    if not windows:
+        raise DatasetError("the labels cover no pixel of the grid; they may be smaller than imagery.resolution.")
+    records = _compose(run, labels, windows)
+    used = [k for k, record in enumerate(records) if not record.left_out]
+    left_out = [{"window": r.name, "reason": r.left_out} for r in records if r.left_out]
+    _check_samples([records[k] for k in used], left_out, project)
+
+    blocks = _split([windows[k] for k in used], [records[k] for k in used], project)
+    write_json(run.out / "splits.json", blocks.to_json())
+    write_json(run.out / "left_out.json", left_out)
+    _write_windows(run.out / WINDOWS, windows, records, used, blocks, project)
+    dataset = open_dataset(run.out)
+    statistics = dataset_statistics(dataset, run.progress)
+    write_json(run.out / "statistics.json", statistics)
+    warnings = _gate(run, dataset, statistics, left_out)
+    reasons = Counter(item["reason"] for item in left_out)
+    for reason, count in sorted(reasons.items()):
+        run.progress.note(f"{count} of {len(windows)} windows left out: {reason}")
+    return {
+        "windows": {split: len(dataset.indices(split)) for split in SPLITS},
+        "classes": statistics["classes"],
+        "left_out": dict(sorted(reasons.items())),
+        "conflicting_pixels": int(sum(records[k].conflicts for k in used)),
+        "warnings": warnings,
+    }
+
+
+def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> list[Record]:
+    config = run.project.config
+    export = run.upstream["export"].folder
+    scenes = read_scenes(export / "scenes.json", export)
+    modalities = config.imagery.modalities
+    layout = Layout(
+        grid=labels.grid,
+        window_size=config.model.window_size,
+        timesteps=len(config.imagery.framing.spans(windows[0].date)),
+        classes=tuple(config.task.class_names),
+        bands={m: available_bands(scenes, m) for m in modalities},
+        dtypes={m: get_modality(m).dtype for m in modalities},
+    )
+    cubes = create_cubes(run.out / CUBES, layout, len(windows))
+    with AssetReader(run.meter, keep_open=THREADS * 24) as reader:
+        composer = Composer(run.project, labels, scenes, layout, reader)
+        return compose_windows(windows, composer, cubes, run.scratch, run.progress)
+
+
+def _check_samples(used: Sequence[Record], left_out: Sequence[dict[str, str]], project: Project) -> None:
+    """Refuse a training set that a class is missing from.
+
+    Raises:
+        DatasetError: names the classes, how many windows they are in, and why windows were left out.
+    """
+    reasons = Counter(item["reason"] for item in left_out)
+    why = f" {len(left_out)} windows were left out: " if left_out else ""
+    why += "; ".join(f"{count} with {reason}" for reason, count in reasons.most_common()) + ("." if left_out else "")
+    if not used:
+        raise DatasetError(
+            f"no window can be used.{why} Choose dates with clear scenes, or raise imagery.framing's days."
+        )
+    present = (np.array([record.pixels for record in used]) > 0).sum(axis=0)
+    least = project.config.dataset.min_samples
+    few = [
+        f"'{name}' in {count}"
+        for name, count in zip(project.config.task.class_names, present.tolist(), strict=True)
+        if count < least
+    ]
+    if few:
+        raise DatasetError(
+            f"too few training windows of a class: {', '.join(few)}; dataset.min_samples asks for {least} each.{why} "
+            "Label more places, or take the class out of task.classes."
+        )
+
+
+def _split(windows: Sequence[TrainingWindow], records: Sequence[Record], project: Project) -> BlockTable:
+    config = project.config
+    size = block_pixels(config.dataset.split, config.model.window_size, config.imagery.resolution)
+    amounts: dict[tuple[int, int], np.ndarray] = {}
+    for window, record in zip(windows, records, strict=True):
+        block = block_of(window.box, size)
+        amounts[block] = amounts.get(block, 0) + np.array(record.pixels)
+    return assign_splits(amounts, config.dataset.split, size)
+
+
+def _write_windows(
+    path: Path,
+    windows: Sequence[TrainingWindow],
+    records: Sequence[Record],
+    used: Sequence[int],
+    blocks: BlockTable,
+    project: Project,
+) -> None:
+    """The GeoParquet index of the used windows; `cube` is the row in cubes.zarr."""
+    boxes = [windows[k].box for k in used]
+    places = [block_of(box, blocks.size) for box in boxes]
+    pixels = np.array([records[k].pixels for k in used], np.int64)
+    table = {
+        "name": [windows[k].name for k in used],
+        "cube": np.array(used, np.int64),
+        "column": [box.column for box in boxes],
+        "row": [box.row for box in boxes],
+        "date": [windows[k].date for k in used],
+        "split": [blocks.split_of(box) for box in boxes],
+        "block_column": [column for column, _ in places],
+        "block_row": [row for _, row in places],
+        "valid_share": [records[k].valid_share for k in used],
+        "timesteps_seen": [records[k].timesteps_seen for k in used],
+        "conflicts": [records[k].conflicts for k in used],
+        **{f"pixels_{name}": pixels[:, index] for index, name in enumerate(project.config.task.class_names)},
+        "scenes": [records[k].scenes for k in used],
+    }
+    outlines = shapely.box(*np.array([box.bounds for box in boxes]).T)
+    frame = gpd.GeoDataFrame(table, geometry=outlines, crs=boxes[0].grid.crs)
+    with whole_file(path) as partial:
+        frame.to_parquet(partial, index=False, compression="zstd")
+
+
+def _gate(run: StageRun, dataset: Dataset, statistics: dict[str, Any], left_out: Sequence[dict[str, str]]) -> list[str]:
+    """Check the expectations and write their report; the sentences of failed warnings.
+
+    Raises:
+        ExpectationError: one of severity error failed. The report then lies in the project's own state folder too,
+            since what is in the work folder is not published.
+    """
+    results = check_dataset(dataset, statistics, run.project, run.progress)
+    write_json(run.out / "expectations.json", [result.to_json() for result in results])
+    write_report(run.out / REPORT, run.project, dataset, statistics, results, left_out)
+    kept = run.project.state / REPORT
+    errors = failed_errors(results)
+    if errors:
+        write_report(kept, run.project, dataset, statistics, results, left_out)
+        raise ExpectationError(
+            f"the training set fails {len(errors)} expectation(s): {'; '.join(e.sentence for e in errors[:3])}. "
+            f"Nothing was published; the report is {kept}."
+        )
+    kept.unlink(missing_ok=True)
+    warnings = [f"{r.sentence}: {r.found}" for r in results if not r.passed]
+    for warning in warnings:
+        run.progress.note(f"expectation not met (warning): {warning}")
+    return warnings
