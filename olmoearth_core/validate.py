@@ -1,0 +1,218 @@
+"""`olmoearth validate`: what can be known to be wrong before anything is spent. No pixel is read.
+
+    labels -> windows and classes -> scenes for the labels -> area and scenes of the map
+
+Each check adds findings and lets the next one go on as far as it can, so that a partner sees everything at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from olmoearth_core.errors import CoreError
+from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.scene import Scene, read_scenes
+from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
+from olmoearth_core.labels.labels import Labels, check_labels
+from olmoearth_core.labels.split import block_of, block_pixels
+from olmoearth_core.labels.vector import Problem, read_area
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target, training_windows
+from olmoearth_core.progress import Progress
+from olmoearth_core.project import Project
+
+SHOWN = 10
+"""Problems of one file that are told one by one."""
+RARE = 0.01
+"""A class with a smaller share of the labelled pixels is told."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know before a run.
+
+    Attributes:
+        severity: "error" stops the run sooner or later; "warning" does not.
+        where: the file, or the key of project.yaml.
+    """
+
+    severity: Literal["error", "warning"]
+    where: str
+    message: str
+
+
+def validate(project: Project, progress: Progress) -> list[Finding]:
+    """Check a project with its labels, its map area and its catalogue.
+
+    Searches are frozen into the project's scenes/ as the stages would do, so that they are not made twice.
+
+    Returns:
+        The findings, in the order of the lifecycle; none when all is well.
+    """
+    labels, problems = check_labels(project)
+    findings = list(_label_problems(problems))
+    if labels is not None:
+        windows = training_windows(labels, project.config.model.window_size)
+        findings += _windows_and_classes(project, labels, windows, progress)
+        findings += _label_scenes(project, labels, progress)
+    findings += _map_area(project, progress)
+    return list(dict.fromkeys(findings))  # a catalogue that is down is told once
+
+
+def _label_problems(problems: Sequence[Problem]) -> Iterator[Finding]:
+    for source in dict.fromkeys(problem.source for problem in problems):
+        messages = [problem.message for problem in problems if problem.source == source]
+        for message in messages[:SHOWN]:
+            yield Finding("error", source, message)
+        if (more := len(messages) - SHOWN) > 0:
+            yield Finding("error", source, f"{more} more problems like these; features are counted from 0")
+
+
+def _windows_and_classes(
+    project: Project, labels: Labels, windows: Sequence[TrainingWindow], progress: Progress
+) -> Iterator[Finding]:
+    config = project.config
+    names = config.task.class_names
+    pixels = np.zeros((len(windows), len(names)), np.int64)
+    conflicts = 0
+    with progress.bar("Looking at the labels", len(windows)) as advance:
+        for k, window in enumerate(windows):
+            target = make_target(labels, window)
+            pixels[k] = np.bincount(target.classes[target.classes != IGNORE], minlength=len(names))
+            conflicts += target.conflicts
+            advance(1)
+    used = [window for window, counts in zip(windows, pixels, strict=True) if counts.any()]
+    if not used:
+        yield Finding("error", "labels.files", "no label covers a pixel's centre; is imagery.resolution too coarse?")
+        return
+    least = config.dataset.min_samples
+    for name, in_windows, amount in zip(names, (pixels > 0).sum(axis=0), pixels.sum(axis=0), strict=True):
+        share = amount / pixels.sum()
+        if in_windows < least:
+            yield Finding(
+                "error",
+                "labels.files",
+                f"class '{name}' is in {in_windows} of {len(used)} training windows; dataset.min_samples asks for "
+                f"{least}. Label more places, or take it out of task.classes",
+            )
+        elif share < RARE:
+            yield Finding(
+                "warning",
+                "labels.files",
+                f"class '{name}' has {share:.2%} of the labelled pixels; a model may never predict it",
+            )
+    if conflicts:
+        share = conflicts / (conflicts + pixels.sum())
+        yield Finding(
+            "warning",
+            "labels.files",
+            f"labels of different classes overlap on {conflicts} pixels ({share:.2%}), which will not be used",
+        )
+    split = config.dataset.split
+    size = block_pixels(split, config.model.window_size, config.imagery.resolution)
+    blocks = len({block_of(window.box, size) for window in used})
+    wanted = 1 + (split.validation > 0) + (split.test > 0)
+    if blocks < wanted:
+        yield Finding(
+            "warning",
+            "dataset.split.block_size",
+            f"the labels lie in {blocks} block(s) of {size * config.imagery.resolution:g} m, too few for "
+            f"{wanted} splits: there will be no score on land that was not trained on. Make blocks smaller or "
+            "label more places",
+        )
+
+
+def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Iterator[Finding]:
+    try:
+        scenes = read_scenes(freeze_label_scenes(project, progress), project.root)
+    except CoreError as error:
+        yield Finding("error", "imagery.catalogue", str(error))
+        return
+    frame = labels.frame
+    places = _degrees(labels.grid, frame.geometry.to_numpy())
+    covered = shapely.intersects(_footprint(scenes.scenes), places)
+    for source in frame["source"].unique():
+        mine = frame["source"].to_numpy() == source
+        outside = frame["feature"].to_numpy()[mine & ~covered]
+        if len(outside):
+            which = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
+            yield Finding(
+                "error" if len(outside) == mine.sum() else "warning",
+                str(source),
+                f"{len(outside)} of {mine.sum()} labels lie outside the imagery (features {which}); "
+                "check the file's CRS, or the catalogue",
+            )
+    days = frame["date"].to_numpy()
+    different = np.unique(days)
+    blind = []
+    for day in different:
+        spans = project.config.imagery.framing.spans(day)
+        seen = [scene for scene in scenes.scenes if any(map(scene.in_step, spans))]
+        if not shapely.intersects(_footprint(seen), places[days == day]).any():
+            blind.append(day)
+    if blind:
+        which = ", ".join(day.isoformat() for day in blind[:5]) + (", ..." if len(blind) > 5 else "")
+        yield Finding(
+            "error" if len(blind) == len(different) else "warning",
+            "imagery.framing",
+            f"no scene shows the labels of {len(blind)} of {len(different)} dates ({which}); their windows "
+            "will be left out. Check the dates, or give imagery.framing more days",
+        )
+
+
+def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
+    config = project.config
+    try:
+        area = read_area(project.path(config.map.area), config.map.area)
+    except CoreError as error:
+        yield Finding("error", "map.area", str(error))
+        return
+    if area.is_empty or area.area == 0:
+        yield Finding("error", "map.area", f"{config.map.area}: the area is empty; draw at least one polygon")
+        return
+    try:
+        scenes = read_scenes(freeze_map_scenes(project, progress), project.root)
+    except CoreError as error:
+        yield Finding("error", "imagery.catalogue", str(error))
+        return
+    outside = 1 - shapely.intersection(area, _footprint(scenes.scenes)).area / area.area
+    if outside > 0.999:
+        yield Finding("error", "map.area", f"{config.map.area}: the area lies outside the imagery")
+    elif outside > 0.001:
+        yield Finding("warning", "map.area", f"{config.map.area}: {outside:.1%} of the area is outside the imagery")
+    spans = config.imagery.framing.spans(config.map.date)
+    empty = sum(not any(scene.in_step(span) for scene in scenes.scenes) for span in spans)
+    if empty:
+        yield Finding(
+            "error" if empty == len(spans) else "warning",
+            "map.date",
+            f"no scene shows {empty} of {len(spans)} timesteps around {config.map.date}; they stay empty",
+        )
+
+
+def _footprint(scenes: Sequence[Scene]) -> BaseGeometry:
+    """The union of the scenes' bounding boxes, in degrees; halves at the antimeridian."""
+    boxes = []
+    for west, south, east, north in {scene.bbox for scene in scenes}:
+        if west <= east:
+            boxes.append(shapely.box(west, south, east, north))
+        else:
+            boxes += [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    footprint = shapely.union_all(boxes)
+    shapely.prepare(footprint)
+    return footprint
+
+
+def _degrees(grid: Grid, geometries: np.ndarray) -> np.ndarray:
+    """Geometries in the grid's CRS, in degrees."""
+    from pyproj import Transformer
+
+    transformer = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    return np.asarray(
+        shapely.transform(geometries, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
+    )
