@@ -41,6 +41,15 @@ def lonlat_bounds(box: PixelBox) -> Bounds:
     return float(longitude.min()), float(latitude.min()), float(longitude.max()), float(latitude.max())
 
 
+def lonlat_outline(box: PixelBox) -> list[tuple[float, float]]:
+    """The corners of a box as (longitude, latitude), counterclockwise and closed, to 7 decimals (about 1 cm)."""
+    left, bottom, right, top = box.bounds
+    longitude, latitude = _to_degrees(box.grid.crs).transform(
+        [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+    )
+    return [(round(x, 7), round(y, 7)) for x, y in zip(longitude, latitude, strict=True)]
+
+
 @lru_cache(maxsize=16)
 def _to_degrees(crs: str) -> Transformer:
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)

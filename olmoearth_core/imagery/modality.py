@@ -6,7 +6,7 @@ One table entry a modality. Sentinel-1 and Landsat go into MODALITIES beside Sen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from olmoearth_core.errors import ImageryError
 
@@ -26,8 +26,8 @@ class Modality:
     """Asset names of the per-pixel classification that tells clouds; empty where there is none."""
     masked_classes: frozenset[int] = frozenset()
     """Values of that classification at which a pixel is no observation of the ground."""
-    collections: Mapping[str, str] = field(default_factory=dict)
-    """STAC API (preset name, or "*") -> the collection that is searched where the project names none."""
+    collection: str = ""
+    """What a STAC API usually calls it: searched there where the project names no collection."""
 
 
 SENTINEL2_L2A = Modality(
@@ -53,7 +53,7 @@ SENTINEL2_L2A = Modality(
     # probability), 10 thin cirrus hide the ground or falsify it. Kept: 2 (topographic shadow: dark, but ground),
     # 4 vegetation, 5 bare, 6 water, 7 unclassified (mostly ground), 11 snow (it is what lay there that day).
     masked_classes=frozenset({0, 1, 3, 8, 9, 10}),
-    collections={"*": "sentinel-2-l2a"},
+    collection="sentinel-2-l2a",
 )
 
 MODALITIES: Mapping[str, Modality] = {m.name: m for m in (SENTINEL2_L2A,)}

@@ -23,11 +23,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError, RasterioIOError
-from rasterio.windows import Window
 
 from olmoearth_core.errors import ImageryError, TransientError
+from olmoearth_core.imagery.address import is_url
 from olmoearth_core.imagery.sampling import SourceGrid, SourceWindow
-from olmoearth_core.imagery.scene import is_url
 from olmoearth_core.stage import Meter
 
 T = TypeVar("T")
@@ -223,7 +222,7 @@ class _Dataset:
         source = self.header.grid
         inside = window.inside(source)
         with self._faults():
-            pixels: NDArray[Any] = self._dataset.read(1, window=_rasterio_window(inside))
+            pixels: NDArray[Any] = self._dataset.read(1, window=inside.to_rasterio())
         nodata = self.header.nodata
         if nodata is not None and nodata != 0:
             pixels[np.isnan(pixels) if np.isnan(nodata) else pixels == nodata] = 0
@@ -264,11 +263,6 @@ def blocks_of(window: SourceWindow, block: tuple[int, int]) -> list[tuple[int, i
         for row in range(window.top // height, -(-window.bottom // height))
         for column in range(window.left // width, -(-window.right // width))
     ]
-
-
-def _rasterio_window(window: SourceWindow) -> Window:
-    height, width = window.shape
-    return Window(window.left, window.top, width, height)
 
 
 def _environment(address: str) -> AbstractContextManager[Any]:

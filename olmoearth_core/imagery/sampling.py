@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
+from rasterio.windows import Window
 
 from olmoearth_core.grid import PixelBox
 
@@ -63,6 +64,11 @@ class SourceWindow:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.bottom - self.top, self.right - self.left
+
+    def to_rasterio(self) -> Window:
+        """The same for rasterio."""
+        height, width = self.shape
+        return Window(self.left, self.top, width, height)
 
     def inside(self, source: SourceGrid) -> SourceWindow:
         """The part that has pixels."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.framing import Timestep
+from olmoearth_core.imagery.address import is_url, join
+from olmoearth_core.imagery.catalogue import locate
 from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.store import write_json
 
@@ -113,15 +112,11 @@ class SceneList:
 
     def address(self, href: str) -> str:
         """Where to read an asset: a URL, or an absolute path."""
-        if is_url(href):
-            return href
-        if is_url(self.catalogue):
-            return urljoin(self.catalogue, href)
-        return os.path.normpath(f"{self._folder}/{href}")
+        return href if is_url(href) else join(self._file, href)
 
     @cached_property
-    def _folder(self) -> str:
-        return str(self.root / Path(self.catalogue).expanduser().parent)
+    def _file(self) -> str:
+        return locate(self.catalogue, self.root)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: equal lists give equal JSON."""
@@ -178,16 +173,3 @@ def available_bands(scenes: SceneList, modality: str) -> tuple[str, ...]:
     if not bands:
         raise ImageryError(f"none of the {len(scenes.scenes)} scenes has a band of the modality '{modality}'")
     return bands
-
-
-def is_url(address: str) -> bool:
-    """Whether an address is a URL rather than a path."""
-    return "://" in address
-
-
-def relative_address(href: str, catalogue: str) -> str:
-    """`href` (absolute) as seen from the folder of the file `catalogue`; as it is where it lies on another host."""
-    if not is_url(catalogue):
-        return href if is_url(href) else Path(os.path.relpath(href, Path(catalogue).parent)).as_posix()
-    folder = posixpath.dirname(catalogue) + "/"
-    return href.removeprefix(folder)

@@ -1,0 +1,37 @@
+"""Addresses of files that lie in a folder or behind a URL: https, s3."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL rather than a path."""
+    return "://" in address
+
+
+def join(file: str, href: str) -> str:
+    """`href` as it stands in `file`, made absolute: a URL or a path is kept, the rest starts at the file's folder."""
+    if is_url(href):
+        return href
+    if not is_url(file):
+        return os.path.normpath(Path(file).parent / href)
+    base = urlsplit(file)  # urljoin knows no s3
+    path = href if href.startswith("/") else posixpath.join(posixpath.dirname(base.path), href)
+    return urlunsplit((base.scheme, base.netloc, posixpath.normpath(path), "", ""))
+
+
+def relative(address: str, file: str) -> str:
+    """`address` (absolute) as seen from the folder of `file`, so that `join(file, ...)` gives it back.
+
+    A URL is kept where `file` lies elsewhere.
+    """
+    if is_url(file):
+        here, there = urlsplit(file), urlsplit(address)
+        if (here.scheme, here.netloc) != (there.scheme, there.netloc) or there.query:
+            return address
+        return posixpath.relpath(there.path, posixpath.dirname(here.path) or "/")
+    return address if is_url(address) else Path(os.path.relpath(address, Path(file).parent)).as_posix()
