@@ -78,7 +78,6 @@ def write_scene(
         stac_extensions=_EXTENSIONS,
         properties={
             "constellation": "sentinel-2",
-            "platform": "simulated",
             "instruments": ["msi"],
             "gsd": 10,
             "proj:code": box.grid.crs,
