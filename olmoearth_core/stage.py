@@ -155,7 +155,7 @@ def _hold(project: Project, name: str, *, reentrant: bool) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path), is_singleton=reentrant, thread_local=False)
         try:
-            lock.acquire(timeout=0.1)  # not 0: threads that enter a re-entrant lock together pass one after the other
+            lock.acquire(timeout=0.5)  # not 0: threads that enter a re-entrant lock together pass one after the other
         except Timeout:
             raise BusyError(
                 f"{project.root}: another run is at work on this project. "

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,9 @@ from typing import Any
 from olmoearth_core.errors import CoreError, StoreError
 
 PARTIAL = ".partial"
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
-_FULL_BELOW = 2**20
-"""Free bytes under which a write that failed without a reason is put down to a full disk."""
 
 
 @contextmanager
@@ -35,15 +33,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     except CoreError:
         raise
     except Exception as error:
-        code = getattr(error, "errno", None) if isinstance(error, OSError) else None
+        code = error.errno if isinstance(error, OSError) else None
         if _is_full(error, code, path):
             raise StoreError(
                 f"{path}: the disk is full. Finished work is kept; free some space and run the same command again."
             ) from error
-        if isinstance(error, OSError) and code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if isinstance(error, OSError) and code in _NO_ACCESS:
             raise StoreError(
-                f"{error.filename or path}: no access ({error.strerror}). "
-                "Check the permissions of the file and its folder."
+                f"{error.filename or path}: cannot be used ({error.strerror}). Check the place and its permissions."
             ) from error
         raise
 
@@ -55,8 +52,14 @@ def _is_full(error: Exception, code: int | None, path: Path) -> bool:
         return True
     if not isinstance(error, OSError | RuntimeError):
         return False
-    folder = next(p for p in (path, *path.absolute().parents) if p.exists())
-    return shutil.disk_usage(folder).free < _FULL_BELOW  # GDAL says that a write failed, not why
+    # GDAL says that a write failed, not why: is there room for one more megabyte?
+    folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(2**20))
+    except OSError as refusal:
+        return refusal.errno in _FULL
+    return False
 
 
 @contextmanager
