@@ -7,6 +7,7 @@ touches, a point the one under it.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import date
 
@@ -16,6 +17,9 @@ from rasterio.features import rasterize as burn
 
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.labels.labels import Labels
+
+_ONE_AT_A_TIME = threading.Lock()
+"""rasterio silences a warning while it burns, in a way that two threads at once turn into a warning or an error."""
 
 IGNORE = 255
 """Value of target pixels without a label: left out of loss and metrics."""
@@ -86,7 +90,9 @@ def _claimed(geometries: np.ndarray, box: PixelBox) -> np.ndarray:
     for kind, all_touched in ((2, False), (1, True)):
         if (dimension == kind).any():
             shapes = geometries[dimension == kind].tolist()
-            claimed |= burn(shapes, box.shape, transform=box.transform, all_touched=all_touched, dtype="uint8") > 0
+            with _ONE_AT_A_TIME:
+                burnt = burn(shapes, box.shape, transform=box.transform, all_touched=all_touched, dtype="uint8")
+            claimed |= burnt > 0
     columns, rows = _pixels_under(shapely.get_coordinates(geometries[dimension == 0]), box.grid.resolution)
     inside = (columns >= box.column) & (columns < box.column + box.width)
     inside &= (rows >= box.row) & (rows < box.row + box.height)
