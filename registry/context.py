@@ -1,0 +1,91 @@
+"""The circumstances of a run: which code, in which environment, started by whom, where, when."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.project import Project
+from registry import git
+
+PACKAGE = "olmoearth-platform"
+CODE = Path(__file__).resolve().parent.parent
+FLOORS = ("olmoearth_core", "registry", "flows")
+LOCK = "constraints.txt"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The circumstances of one call of one stage."""
+
+    platform_version: str
+    code_commit: str | None
+    """Of the platform's repository; None where it was installed without one."""
+    code_dirty: bool | None
+    """Whether the platform's code differs from that commit."""
+    project_commit: str | None
+    project_dirty: bool | None
+    """Whether the project's files (dvc.lock apart, which runs rewrite) differ from that commit."""
+    lock_sha256: str | None
+    """Of constraints.txt; None where the platform was installed without it."""
+    environment_sha256: str
+    """Of the names and versions of all installed packages."""
+    who: str
+    host: str
+    flow_run: str | None
+    """Prefect's id of the flow run, where there is one."""
+    started: datetime
+    invocation: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Names this call; telling the registry twice of one call leaves one row."""
+
+    @classmethod
+    def here(cls, project: Project, *, flow_run: str | None = None) -> RunContext:
+        """The circumstances now; made just before the stage runs.
+
+        Raises:
+            VersioningError: git is not installed, or refuses.
+        """
+        code_commit, code_dirty = _code()
+        project_commit = git.commit_of(project.root)
+        project_dirty = bool(git.changed(project.root, ".", ":(exclude)dvc.lock")) if project_commit else None
+        return cls(
+            platform_version=version(PACKAGE),
+            code_commit=code_commit,
+            code_dirty=code_dirty,
+            project_commit=project_commit,
+            project_dirty=project_dirty,
+            lock_sha256=sha256_file(CODE / LOCK) if (CODE / LOCK).is_file() else None,
+            environment_sha256=_environment(),
+            who=_who(),
+            host=platform.node(),
+            flow_run=flow_run,
+            started=datetime.now(UTC),
+        )
+
+
+@cache
+def _code() -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the code; asked once, for the code that runs is the code that was imported."""
+    if not git.tracks(CODE, Path(__file__).resolve().relative_to(CODE).as_posix()):
+        return None, None  # installed; a repository around it would be somebody else's
+    return git.commit_of(CODE), bool(git.changed(CODE, *FLOORS))
+
+
+@cache
+def _environment() -> str:
+    found = {f"{d.metadata['Name']}=={d.version}".lower() for d in distributions() if d.metadata["Name"]}
+    return sha256_json(sorted(found))
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"

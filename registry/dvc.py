@@ -1,0 +1,272 @@
+"""The DVC ties: a project's pipeline of export and preprocess, and the dataset versions it names.
+
+The platform makes the repository and its first commit; after that it never commits to git. It says what to commit, and
+the registry records the revision and whether there were changes since.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from olmoearth_core.project import PROJECT_FILE, Project
+from olmoearth_core.store import write_text
+from registry import git
+from registry.dvc_store import content_hash, default_remote, find_repository
+from registry.errors import VersioningError
+from registry.workspace import Workspace
+
+PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+OUTPUTS = {"export": "data/export", "preprocess": "data/dataset"}
+PARAMS = {
+    "export": ["labels", "imagery", "model.window_size"],
+    "preprocess": ["task", "labels", "imagery", "dataset", "model.window_size"],
+}
+REMOTE = "workspace"
+NOT_VERSIONED = (".olmoearth/", "models/", "tiles/", "maps/")
+"""What git and DVC do not look at: the platform's state, models (MLflow has them), tiles and maps (the registry)."""
+BUSY = re.compile(r"unable to acquire lock|is busy, it is being blocked", re.IGNORECASE)
+BUSY_SECONDS, BUSY_PAUSE_SECONDS = 120.0, 1.0
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Where the stages export and preprocess of a project stand."""
+
+    repository: Path
+    """Root of the DVC repository."""
+    file: Path
+    """The dvc.yaml."""
+    names: dict[str, str]
+    """Stage of the platform -> its name in that file."""
+
+    def address(self, stage: str, seen_from: Path) -> str:
+        """The stage as DVC's commands want it."""
+        return f"{os.path.relpath(self.file, seen_from)}:{self.names[stage]}"
+
+
+def ensure_pipeline(project: Project, workspace: Workspace) -> Pipeline:
+    """Make the project folder a git and DVC repository with a pipeline, where it is not one yet.
+
+    A folder inside a repository (that does not ignore it) stays in that one. A dvc.yaml further up whose stages have
+    `wdir` pointing to the folder is used as it is; else the folder gets its own, kept in step with project.yaml's label
+    files.
+
+    Raises:
+        VersioningError: git or DVC is missing or refuses, or a dvc.yaml further up names other label files.
+    """
+    root = project.root
+    top = git.top(root)
+    if top is None:
+        git.git(root, "-c", "init.defaultBranch=main", "init", "--quiet")
+        top = root
+    repository = find_repository(root, top.resolve())
+    if repository is None:
+        _dvc(root, "init", "--quiet", *([] if top.resolve() == root else ["--subdir"]))
+        repository = root
+        _write_config(root / ".dvc" / "config", workspace, core="    analytics = false\n    autostage = false\n")
+        _add_lines(root / ".dvcignore", NOT_VERSIONED)
+    elif default_remote(repository) is None:
+        _write_config(repository / ".dvc" / "config.local", workspace)  # this machine's own, not in git
+    pipeline = _find_pipeline(project, repository)
+    if pipeline is None or pipeline.file.parent == root:
+        _add_lines(root / ".gitignore", NOT_VERSIONED)
+        pipeline = _write_pipeline(project, repository)
+    else:
+        _check_pipeline(project, pipeline)
+    if top.resolve() == root:
+        _first_commit(root)
+    return pipeline
+
+
+def commit(project: Project, workspace: Workspace, stage: str = "preprocess") -> str:
+    """Tell DVC that the outputs of `stage` are up to date, so that `dvc repro` has nothing to do; returns DVC's hash.
+
+    Called by DVC itself (`dvc repro` runs `olmoearth <stage>`), it leaves the telling to DVC and only returns the hash.
+    Waits up to two minutes for another DVC process to let go of the repository.
+
+    Args:
+        project: its outputs of `stage` are complete.
+        workspace: for the remote, where the repository has to be made first.
+        stage: export or preprocess.
+
+    Raises:
+        VersioningError: DVC refuses, or is busy for too long.
+    """
+    if "DVC_STAGE" in os.environ:
+        return content_hash(project.root / OUTPUTS[stage])
+    pipeline = ensure_pipeline(project, workspace)
+    _dvc(project.root, "commit", "--quiet", "--force", pipeline.address(stage, project.root))
+    found = recorded_hash(pipeline, stage)
+    if found is None:
+        raise VersioningError(f"{pipeline.file.with_name(LOCK)}: DVC wrote no hash of {OUTPUTS[stage]}.")
+    return found
+
+
+def dataset_hash(project: Project, stage: str = "preprocess") -> str | None:
+    """DVC's hash of the stage's outputs as dvc.lock has it; None where it has none.
+
+    Raises:
+        VersioningError: dvc.lock cannot be read.
+    """
+    top = git.top(project.root)
+    repository = find_repository(project.root, top.resolve()) if top else None
+    pipeline = _find_pipeline(project, repository) if repository else None
+    return None if pipeline is None else recorded_hash(pipeline, stage)
+
+
+def recorded_hash(pipeline: Pipeline, stage: str) -> str | None:
+    """DVC's hash of the stage's outputs as the pipeline's dvc.lock has it; None where it has none."""
+    locked = _load(pipeline.file.with_name(LOCK)).get("stages", {}).get(pipeline.names[stage], {})
+    for output in locked.get("outs", []):
+        if output["path"] == OUTPUTS[stage]:
+            return str(output["md5"])
+    return None
+
+
+def push(project: Project, workspace: Workspace) -> None:
+    """Copy the dataset version to the DVC remote.
+
+    Raises:
+        VersioningError: the remote cannot be reached or refuses.
+    """
+    pipeline = ensure_pipeline(project, workspace)
+    stages = [pipeline.address(stage, project.root) for stage in OUTPUTS if recorded_hash(pipeline, stage)]
+    if stages:
+        _dvc(project.root, "push", "--quiet", *stages)
+
+
+def to_commit(project: Project) -> list[str]:
+    """What belongs in git and is not there yet, or has changed: paths relative to the repository."""
+    return git.changed(project.root, ".") if git.top(project.root) else []
+
+
+def stage_definition(project: Project, stage: str) -> dict[str, Any]:
+    """What dvc.yaml says of a stage of this project."""
+    labels = project.config.labels
+    files = [_path(name) for name in (*labels.files, *([labels.area] if labels.area else []))]
+    return {
+        "cmd": f"olmoearth {stage}",
+        "deps": [*files, *([OUTPUTS["export"]] if stage == "preprocess" else [])],
+        "params": [{PROJECT_FILE: PARAMS[stage]}],
+        "outs": [{OUTPUTS[stage]: {"persist": True}}],
+    }
+
+
+def _path(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def _find_pipeline(project: Project, repository: Path) -> Pipeline | None:
+    """The dvc.yaml, from the project upwards, that has both stages for this folder."""
+    for place in (project.root, *project.root.parents):
+        names = _names(place / PIPELINE, project.root)
+        if len(names) == len(OUTPUTS):
+            return Pipeline(repository, place / PIPELINE, names)
+        if place == repository:
+            return None
+    return None
+
+
+def _names(file: Path, folder: Path) -> dict[str, str]:
+    found = {}
+    for name, definition in _load(file).get("stages", {}).items():
+        if not isinstance(definition, dict):
+            continue
+        there = (file.parent / definition.get("wdir", ".")).resolve() == folder
+        for stage in OUTPUTS:
+            if there and str(definition.get("cmd", "")).split() == ["olmoearth", stage]:
+                found[stage] = name
+    return found
+
+
+def _write_pipeline(project: Project, repository: Path) -> Pipeline:
+    """Write the two stages into the project's own dvc.yaml where they are missing or other; others stay."""
+    file = project.root / PIPELINE
+    content = _load(file)
+    names = {stage: stage for stage in OUTPUTS} | _names(file, project.root)
+    stages = dict(content.get("stages", {}))
+    for stage, name in names.items():
+        stages[name] = {**stages.get(name, {}), **stage_definition(project, stage)}
+    if stages != content.get("stages"):
+        write_text(file, yaml.safe_dump({**content, "stages": stages}, sort_keys=False, allow_unicode=True))
+    return Pipeline(repository, file, names)
+
+
+def _check_pipeline(project: Project, pipeline: Pipeline) -> None:
+    stages = _load(pipeline.file)["stages"]
+    for stage, name in pipeline.names.items():
+        have, need = set(stages[name].get("deps", [])), set(stage_definition(project, stage)["deps"])
+        if have != need:
+            raise VersioningError(
+                f"{pipeline.file}: the stage '{name}' depends on {', '.join(sorted(have)) or 'nothing'}, but by "
+                f"{project.root / PROJECT_FILE} it must depend on {', '.join(sorted(need))}. Correct its deps."
+            )
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise VersioningError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _write_config(path: Path, workspace: Workspace, core: str = "") -> None:
+    before = path.read_text() if path.name == "config.local" and path.is_file() else ""
+    text = f"{before}[core]\n{core}    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {workspace.dvc_remote}\n"
+    write_text(path, text)
+
+
+def _add_lines(path: Path, lines: tuple[str, ...]) -> None:
+    before = path.read_text() if path.is_file() else ""
+    missing = [line for line in lines if line not in before.splitlines()]
+    if missing:
+        gap = "" if not before or before.endswith("\n") else "\n"
+        write_text(path, before + gap + "".join(f"{line}\n" for line in missing))
+
+
+def _first_commit(root: Path) -> None:
+    """Commit what makes a past revision work: DVC's configuration with its remote, and the pipeline."""
+    if git.commit_of(root) is not None:
+        return
+    ours = [
+        name
+        for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", PIPELINE)
+        if (root / name).is_file()
+    ]
+    git.git(root, "add", "--", *ours)
+    git.git(
+        root, *git.identity(root), "commit", "--quiet", "--no-verify", "-m", "Begin the project's pipeline", "--", *ours
+    )
+
+
+def _dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in `folder`; waits while another process holds the repository."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=folder,
+            env={**environment, "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode == 0:
+            return
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        if not BUSY.search(said) or time.monotonic() > deadline:
+            raise VersioningError(f"{folder}: dvc {arguments[0]} says: {said[:500]}")
+        time.sleep(BUSY_PAUSE_SECONDS)

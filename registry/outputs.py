@@ -1,0 +1,38 @@
+"""Finding a stage's outputs in a project folder by their digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmoearth_core.errors import StoreError
+from olmoearth_core.manifest import Manifest, read_manifest
+
+PLACES = {
+    "export": "data/export",
+    "preprocess": "data/dataset",
+    "finetune": "models/*",
+    "infer": "tiles/*",
+    "postprocess": "maps/*",
+}
+"""Where outputs of a stage lie in a project folder, as `olmoearth_core.stages` places them."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder of outputs and its manifest; the files are not verified."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def find_output(root: Path, stage: str, digest: str) -> Output | None:
+    """The outputs of `stage` in the project folder `root` whose digest is `digest`."""
+    for folder in sorted(root.glob(PLACES[stage])):
+        try:
+            manifest = read_manifest(folder)
+        except StoreError:  # damaged: not these outputs
+            continue
+        if manifest is not None and manifest.stage == stage and manifest.outputs_digest == digest:
+            return Output(folder, manifest)
+    return None

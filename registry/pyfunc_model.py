@@ -1,0 +1,55 @@
+"""The code file that MLflow keeps beside a model's weights and runs when the model version is loaded.
+
+    model = mlflow.pyfunc.load_model("models:/<project>@champion")
+    model.predict({"sentinel2_l2a": cubes, "dates": dates})  # (B, K, H, W) probabilities
+
+MLflow runs this file by its path ("models from code"), which is why it ends by handing over an instance.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+FOLDER = "model"
+"""Name of the artifact that is the model folder: weights.safetensors and card.json."""
+
+with warnings.catch_warnings():
+    # MLflow asks for type hints it can turn into a schema; arrays of five axes have none
+    warnings.simplefilter("ignore", UserWarning)
+
+    class SegmentationModel(PythonModel):
+        """A fine-tuned segmenter as a pyfunc."""
+
+        def load_context(self, context: Any) -> None:
+            """Load weights and card."""
+            from olmoearth_core.models.segmenter import load_model
+
+            self.model = load_model(Path(context.artifacts[FOLDER]))
+
+        def predict(self, context: Any, model_input: Mapping[str, Any], params: Any = None) -> np.ndarray:
+            """Probability of each class at each pixel.
+
+            Args:
+                context: not used.
+                model_input: modality -> (B, T, C, H, W) physical values, channels as in card.json, 0 where invalid;
+                    "dates": (B, T) datetime64[D] or ISO 8601 strings; "valid", not required: modality -> (B, T, H, W)
+                    bool, by default where a channel is not 0.
+                params: not used.
+
+            Returns:
+                (B, K, H, W) float32, summing to 1 over K.
+            """
+            dates = np.asarray(model_input["dates"]).astype("datetime64[D]")
+            inputs = {name: np.asarray(model_input[name]) for name in self.model.card.bands}
+            valid = model_input.get("valid") or {name: (data != 0).any(axis=2) for name, data in inputs.items()}
+            return self.model.predict(inputs, dates, {name: np.asarray(mask, bool) for name, mask in valid.items()})
+
+
+set_model(SegmentationModel())
