@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping, shape
+
+from olmoearth_core.imagery.scene import SceneList
+from olmoearth_core.imagery.search import Query, search
+from olmoearth_core.progress import Silent
 
 CRS = "EPSG:32631"
 LEFT, TOP = 500_040.0, 4_690_020.0
@@ -157,3 +162,16 @@ def sentinel2_layers(
             pixels[chance < nodata] = 0
         layers[name] = Layer(pixels, resolution, left, top, crs)
     return layers
+
+
+def open_scenes(catalogue: Path) -> SceneList:
+    """Every scene of a static catalogue, as a search would find it."""
+    query = Query(
+        catalogue=catalogue.name,
+        collections=(),
+        modalities=("sentinel2_l2a",),
+        area=box(-180, -90, 180, 90),
+        spans=((date(2000, 1, 1), date(2100, 1, 1)),),
+        max_cloud_cover=100.0,
+    )
+    return search(query, catalogue.parent, Silent())
