@@ -36,19 +36,20 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> None:
 def load_checkpoint(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | None:
     """The state (on the CPU) of the newest checkpoint that verifies; None where there is none.
 
-    A damaged one is told through `note` and passed over.
+    One that does not is told through `note` and passed over.
     """
     for path in _newest_first(folder):
         content = path.read_bytes()
         digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(body).digest() == digest:
-            try:
-                state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-            except (RuntimeError, pickle.UnpicklingError, EOFError):
-                pass  # whole, but written by another version of torch
-            else:
-                return state
-        note(f"The checkpoint {path.name} is damaged and is passed over.")
+        if hashlib.sha256(body).digest() != digest:
+            note(f"The checkpoint {path.name} is damaged and is passed over.")
+            continue
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError) as error:
+            note(f"The checkpoint {path.name} cannot be read by torch {torch.__version__} and is passed over: {error}")
+            continue
+        return state
     return None
 
 

@@ -62,7 +62,7 @@ class Segmentation:
                 total += _cross_entropy(logits, batch.target).item()
             counts.append(confusion(batch.target, logits.argmax(dim=1).cpu().numpy(), k))
         by_window = np.concatenate(counts)
-        pixels = by_window.sum()
+        pixels = int(by_window.sum())
         return Evaluation(total / pixels if pixels else None, by_window, scores(by_window.sum(axis=0), self.classes))
 
 

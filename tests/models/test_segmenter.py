@@ -1,0 +1,227 @@
+"""A trained model survives its folder bit by bit, and a folder that is not whole is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from olmoearth_core.digest import sha256_file
+from olmoearth_core.errors import CheckpointError, EncoderInputError
+from olmoearth_core.models import build_encoder
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
+from olmoearth_core.models.heads import PatchUpsampler
+from olmoearth_core.models.segmenter import (
+    WEIGHTS,
+    Segmenter,
+    TrainedModel,
+    build_segmenter,
+    load_model,
+    read_card,
+    save_model,
+)
+
+BANDS = ["B02", "B03", "B04", "B08"]
+Batch = tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
+
+
+def _card(**changes: object) -> ModelCard:
+    absent = {"pixels": 0, "note": "The split has no labelled pixel."}
+    values = {
+        "encoder": "v1.1-nano",
+        "base": BaseWeights(source="random", licence="none", seed=0),
+        "head": HeadSpec(hidden=8),
+        "classes": ["land", "water", "snow"],
+        "bands": {"sentinel2_l2a": BANDS},
+        "patch_size": 4,
+        "window_size": 16,
+        "resolution": 10.0,
+        "framing": {"kind": "period", "timesteps": 2},
+        "training": {"epochs": 1},
+        "dataset": TrainingSet(digest="0" * 64, windows={"train": 1}, pixels={}),
+        "scores": {"chosen_by": "nothing", "validation": absent, "test": absent},
+        "intended_use": "Tests.",
+        "restrictions": [],
+    }
+    return ModelCard.model_validate(values | changes)
+
+
+def _segmenter(seed: int = 0) -> Segmenter:
+    return build_segmenter(build_encoder("v1.1-nano", seed=seed), _card(), seed=seed).eval()
+
+
+def _batch(windows: int = 3) -> Batch:
+    random = np.random.default_rng(0)
+    cube = random.integers(1, 4000, (windows, 2, len(BANDS), 16, 16)).astype(np.uint16)
+    dates = np.tile(np.array(["2020-06-16", "2020-07-16"], "datetime64[D]"), (windows, 1))
+    return {"sentinel2_l2a": cube}, dates, {"sentinel2_l2a": np.ones((windows, 2, 16, 16), bool)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    save_model(path, _segmenter(), _card())
+    return path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4, 8])
+def test_the_head_gives_each_pixel_a_score_for_each_class(patch_size: int) -> None:
+    head = PatchUpsampler(width=16, outputs=5, patch_size=patch_size, hidden=4)
+    assert head(torch.randn(2, 16, 3, 4)).shape == (2, 5, 3 * patch_size, 4 * patch_size)
+
+
+def test_a_token_speaks_for_its_own_pixels() -> None:
+    head = PatchUpsampler(width=16, outputs=2, patch_size=4, hidden=4)
+    features = torch.randn(1, 16, 3, 3)
+    spread = head.to_pixels(head.spread(features))
+    features[0, :, 1, 2] += 1
+    changed = (head.to_pixels(head.spread(features)) != spread).any(dim=1)[0]
+    assert changed[4:8, 8:12].all()
+    assert changed.sum() == 16
+
+
+def test_predictions_are_probabilities_and_the_same_each_time() -> None:
+    model = TrainedModel(_card(), _segmenter())
+    inputs, dates, valid = _batch()
+    probabilities = model.predict(inputs, dates, valid)
+    assert probabilities.shape == (3, 3, 16, 16)
+    assert probabilities.dtype == np.float32
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(probabilities, model.predict(inputs, dates, valid))
+
+
+def test_a_window_without_a_valid_pixel_is_uniform_and_harms_no_other() -> None:
+    model = TrainedModel(_card(), _segmenter())
+    inputs, dates, valid = _batch()
+    alone = model.predict(inputs, dates, valid)
+    valid["sentinel2_l2a"][1] = False
+    beside = model.predict(inputs, dates, valid)
+    assert (beside[1] == np.float32(1 / 3)).all()
+    assert np.allclose(beside[[0, 2]], alone[[0, 2]], atol=1e-5)
+    valid["sentinel2_l2a"][:] = False
+    assert (model.predict(inputs, dates, valid) == np.float32(1 / 3)).all()
+
+
+def test_a_batch_with_valid_pixels_but_no_token_is_finite() -> None:
+    inputs, dates, valid = _batch(1)
+    valid["sentinel2_l2a"][:] = False
+    valid["sentinel2_l2a"][0, 0, 1, 1] = True  # a patch counts by its upper left pixel only
+    assert np.isfinite(TrainedModel(_card(), _segmenter()).predict(inputs, dates, valid)).all()
+
+
+def test_wrong_inputs_are_refused() -> None:
+    inputs, dates, valid = _batch()
+    short = {"sentinel2_l2a": inputs["sentinel2_l2a"][:, :, :3]}
+    with pytest.raises(EncoderInputError, match="3 channels"):
+        TrainedModel(_card(), _segmenter()).predict(short, dates, valid)
+
+
+def test_the_head_depends_on_the_seed_and_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, again, other = _segmenter(0), _segmenter(0), _segmenter(1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.head.spread.weight, again.head.spread.weight)
+    assert not torch.equal(first.head.spread.weight, other.head.spread.weight)
+
+
+def test_a_saved_model_predicts_the_same_bits(folder: Path) -> None:
+    loaded = load_model(folder, device="cpu", precision="fp32")
+    batch = _batch()
+    assert np.array_equal(loaded.predict(*batch), TrainedModel(_card(), _segmenter()).predict(*batch))
+    assert loaded.card.weights_sha256 == sha256_file(folder / WEIGHTS)
+    assert loaded.card.classes == ["land", "water", "snow"]
+
+
+def test_bf16_is_near_fp32(folder: Path) -> None:
+    loaded = load_model(folder, device="cpu", precision="bf16")
+    assert loaded.segmenter.encoder.precision == "bf16"
+    exact = load_model(folder, device="cpu", precision="fp32")
+    assert np.allclose(loaded.predict(*_batch()), exact.predict(*_batch()), atol=0.03)
+
+
+def test_equal_models_give_equal_files(folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path, _segmenter(), _card())
+    for file in sorted(folder.iterdir()):
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_card_says_to_people_what_the_weights_are(folder: Path) -> None:
+    text = (folder / "card.md").read_text()
+    assert "random weights, seed 0; the encoder was not pretrained" in text
+    assert sha256_file(folder / WEIGHTS) in text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:1000], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b + b"more"],
+    ids=["truncated", "empty", "one bit", "longer"],
+)
+def test_damaged_weights_are_refused(copy: Path, damage: Callable[[bytes], bytes]) -> None:
+    weights = copy / WEIGHTS
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: sha256 .* the card says"):
+        load_model(copy, device="cpu")
+
+
+def _resign(folder: Path) -> None:
+    """Make the card agree with the weights as they are."""
+    values = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(values | {"weights_sha256": sha256_file(folder / WEIGHTS)}))
+
+
+def test_weights_that_do_not_fit_are_refused_by_the_name_of_the_key(copy: Path) -> None:
+    weights = load_file(copy / WEIGHTS)
+    cases = {
+        r"lacks 'head\.score\.bias'": {k: v for k, v in weights.items() if k != "head.score.bias"},
+        r"holds 'head\.extra'": weights | {"head.extra": torch.zeros(1)},
+        r"'head\.score\.bias' has shape \(4,\); the card's model needs \(3,\)": weights
+        | {"head.score.bias": torch.zeros(4)},
+    }
+    for message, changed in cases.items():
+        save_file(changed, copy / WEIGHTS)
+        _resign(copy)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(copy, device="cpu")
+
+
+def test_what_is_no_safetensors_file_is_refused(copy: Path) -> None:
+    (copy / WEIGHTS).write_bytes(b"rubbish " * 100)
+    _resign(copy)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(copy, device="cpu")
+
+
+def test_missing_files_are_named(copy: Path) -> None:
+    (copy / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: cannot be read"):
+        load_model(copy, device="cpu")
+    (copy / "card.json").unlink()
+    with pytest.raises(CheckpointError, match=r"card\.json: no such file"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema_version": 2}', "schema_version 2; this version of the platform reads 1"),
+        ("[]", "schema_version None"),
+        ("{", "not readable as JSON"),
+        ('{"schema_version": 1, "encoder": "v1.1-nano"}', "not a whole model card .*classes: Field required"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_refused(copy: Path, text: str, message: str) -> None:
+    (copy / "card.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_card(copy)

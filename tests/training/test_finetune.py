@@ -1,0 +1,239 @@
+"""The stage finetune on a small real training set: what it leaves, what it refuses, and how it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_set import Notes, only, shore_sample, stage_run, unlabelled, write_training_set
+
+from olmoearth_core.dataset.cubes import Sample
+from olmoearth_core.errors import TrainingError
+from olmoearth_core.models.segmenter import load_model
+from olmoearth_core.stage import StageRun
+from olmoearth_core.training.finetune import finetune
+
+OUTPUTS = ["card.json", "card.md", "history.json", "metrics.json", "weights.safetensors"]
+
+
+def _contents(run: StageRun) -> dict[str, bytes]:
+    return {name: (run.out / name).read_bytes() for name in OUTPUTS}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_training_set(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> StageRun:
+    run = stage_run(dataset, tmp_path_factory.mktemp("trained") / "out", Notes())
+    finetune(run)
+    return run
+
+
+def test_it_leaves_a_model_that_has_learned(dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", training={"epochs": 8, "batch_size": 1})
+    summary = finetune(run)
+    assert summary["test"]["miou"] > 0.8
+    model = load_model(run.out, device="cpu", precision="fp32")
+    sample = shore_sample(99)
+    inputs = {m: cube[None] for m, cube in sample.inputs.items()}
+    predicted = model.predict(inputs, sample.dates[None], {m: v[None] for m, v in sample.valid.items()}).argmax(axis=1)
+    assert (predicted[0] == sample.target).mean() > 0.9
+
+
+def test_log_and_card_say_that_the_weights_are_random(trained: StageRun) -> None:
+    said = "random weights, seed 0; the encoder was not pretrained"
+    assert any(said in told for told in trained.progress.told)  # type: ignore[attr-defined]
+    assert said in (trained.out / "card.md").read_text()
+    card = json.loads((trained.out / "card.json").read_text())
+    assert card["base"]["source"] == "random"
+    assert card["dataset"]["digest"] == trained.upstream["preprocess"].manifest.outputs_digest
+    assert card["dataset"]["windows"] == {"train": 8, "validation": 3, "test": 3}
+
+
+def test_the_history_has_every_epoch_and_the_best_is_kept(trained: StageRun) -> None:
+    history = json.loads((trained.out / "history.json").read_text())
+    metrics = json.loads((trained.out / "metrics.json").read_text())
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+    scores = [entry["validation"]["miou"] for entry in history]
+    assert metrics["best_epoch"] == 1 + int(np.argmax(scores))
+    assert metrics["validation"]["miou"] == pytest.approx(max(scores))
+    assert np.array(metrics["test"]["confusion"]).sum() == metrics["test"]["pixels"] == 3 * 256
+
+
+def test_time_on_the_device_is_counted(trained: StageRun) -> None:
+    assert trained.meter.device_seconds > 0
+    assert trained.meter.bytes_read > 14 * 2 * 4 * 256 * 2
+
+
+def test_the_same_training_gives_the_same_bytes_and_leaves_the_global_generator_alone(
+    trained: StageRun, dataset: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    run = stage_run(dataset, tmp_path / "out")
+    finetune(run)
+    assert torch.equal(before, torch.get_rng_state())
+    assert _contents(run) == _contents(trained)
+
+
+def test_another_seed_gives_another_model(trained: StageRun, dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", training={"seed": 1})
+    finetune(run)
+    assert _contents(run)["weights.safetensors"] != _contents(trained)["weights.safetensors"]
+
+
+KILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+from training_set import Notes, stage_run
+from olmoearth_core.training.finetune import finetune
+
+class Killer(Notes):
+    @contextmanager
+    def bar(self, what, total=None):
+        done = 0
+        def advance(steps):
+            nonlocal done
+            done += steps
+            if what == "training" and done == 3:  # the first of two steps of epoch 2
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield advance
+
+finetune(stage_run(Path(sys.argv[1]), Path(sys.argv[2]), Killer()))
+"""
+
+
+def _killed_in_epoch_2(dataset: Path, out: Path) -> None:
+    threads = str(torch.get_num_threads())
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads}
+    command = [sys.executable, "-c", KILLED, str(dataset), str(out)]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+
+
+def test_killed_in_epoch_2_and_run_again_it_ends_with_the_same_bits(
+    trained: StageRun, dataset: Path, tmp_path: Path
+) -> None:
+    _killed_in_epoch_2(dataset, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+    notes = Notes()
+    run = stage_run(dataset, tmp_path / "out", notes)
+    finetune(run)
+    assert any("Going on after epoch 1" in told for told in notes.told)
+    assert _contents(run) == _contents(trained)
+
+
+def test_killed_after_the_last_epoch_nothing_is_trained_again(trained: StageRun, dataset: Path, tmp_path: Path) -> None:
+    first = stage_run(dataset, tmp_path / "out")
+    finetune(first)
+    for name in OUTPUTS:
+        (first.out / name).unlink()
+    notes = Notes()
+    again = stage_run(dataset, tmp_path / "out", notes)
+    finetune(again)
+    assert any("Going on after epoch 4" in told for told in notes.told)
+    assert _contents(again) == _contents(trained)
+
+
+@pytest.mark.parametrize("survivors", [1, 0])
+def test_a_damaged_checkpoint_is_told_and_costs_only_time(
+    trained: StageRun, dataset: Path, tmp_path: Path, survivors: int
+) -> None:
+    run = stage_run(dataset, tmp_path / "out", Notes())
+    finetune(run)
+    checkpoints = sorted(run.scratch.glob("*.checkpoint"))
+    for checkpoint in checkpoints[survivors:]:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:10_000])
+    notes = Notes()
+    run = stage_run(dataset, tmp_path / "out", notes)
+    finetune(run)
+    assert sum("damaged" in told for told in notes.told) == len(checkpoints) - survivors
+    assert any("Going on after epoch 3" in told for told in notes.told) == bool(survivors)
+    assert _contents(run) == _contents(trained)
+
+
+def _changed(folder: Path, change: Callable[[str, Sample], Sample]) -> Path:
+    return write_training_set(folder / "dataset", change)
+
+
+def test_labels_that_are_all_ignored_are_refused(tmp_path: Path) -> None:
+    dataset = _changed(tmp_path, lambda _split, sample: unlabelled(sample))
+    with pytest.raises(TrainingError, match="Nothing to learn from: 8 windows"):
+        finetune(stage_run(dataset, tmp_path / "out"))
+
+
+def test_one_class_only_is_refused_by_name(tmp_path: Path) -> None:
+    dataset = _changed(tmp_path, lambda _split, sample: only(sample, 1))
+    with pytest.raises(TrainingError, match=r"'water' only.*Add labels of land"):
+        finetune(stage_run(dataset, tmp_path / "out"))
+
+
+def test_an_empty_training_split_is_refused(tmp_path: Path) -> None:
+    dataset = write_training_set(tmp_path / "dataset", splits=("validation", "test"))
+    with pytest.raises(TrainingError, match="Nothing to learn from: no windows"):
+        finetune(stage_run(dataset, tmp_path / "out"))
+
+
+def test_a_class_missing_from_a_split_is_told_and_has_no_recall(tmp_path: Path) -> None:
+    dataset = _changed(tmp_path, lambda split, sample: only(sample, 0) if split == "test" else sample)
+    notes = Notes()
+    run = stage_run(dataset, tmp_path / "out", notes, training={"epochs": 1})
+    summary = finetune(run)
+    assert "The test split has no pixel of water: its recall there is unknown." in notes.told
+    test = json.loads((run.out / "metrics.json").read_text())["test"]
+    assert test["classes"]["water"]["recall"] is None
+    assert summary["test"]["note"] in notes.told
+
+
+def test_without_validation_and_test_the_last_epoch_is_kept_and_it_is_said(tmp_path: Path) -> None:
+    dataset = write_training_set(tmp_path / "dataset", splits=("train",) * 4)
+    run = stage_run(dataset, tmp_path / "out", training={"epochs": 2})
+    summary = finetune(run)
+    metrics = json.loads((run.out / "metrics.json").read_text())
+    assert summary["best_epoch"] == 2
+    assert "the last of 2 epochs is kept" in metrics["chosen_by"]
+    assert metrics["test"]["miou"] is None
+    assert "no test scores" in (run.out / "card.md").read_text()
+
+
+def test_windows_that_show_or_tell_nothing_change_nothing(tmp_path: Path) -> None:
+    def blind(sample: Sample) -> Sample:
+        hidden = {m: np.zeros_like(v) for m, v in sample.valid.items()}
+        return Sample(sample.inputs, hidden, sample.dates, sample.target)
+
+    splits = ("train",) * 4 + ("validation",) * 2
+    plain = write_training_set(tmp_path / "plain", splits=splits)
+    changes = iter([None] * len(splits) + [unlabelled, blind])
+    padded = write_training_set(
+        tmp_path / "padded",
+        lambda _split, sample: change(sample) if (change := next(changes)) else sample,
+        splits=(*splits, "train", "train"),
+    )
+    models = []
+    for folder in (plain, padded):
+        run = stage_run(folder, tmp_path / f"{folder.name}-out", training={"epochs": 1})
+        finetune(run)
+        models.append((run.out / "weights.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
+def test_a_loss_that_is_no_number_stops_with_the_batch_saved(dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", training={"learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"no longer a number.*bad_batch\.npz.*training\.learning_rate"):
+        finetune(run)
+    with np.load(run.scratch / "bad_batch.npz") as saved:
+        assert saved["inputs_sentinel2_l2a"].shape == (4, 2, 4, 16, 16)
+        assert len(saved["rows"]) == 4
+    assert not (run.out / "weights.safetensors").exists()
