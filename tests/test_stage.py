@@ -99,7 +99,7 @@ def test_a_new_version_of_a_stage_reruns_it(tmp_path: Path) -> None:
     assert ran(project, table=toy.stages(gather_version=2)) == ["gather"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds=st.lists(st.integers(0, 2), min_size=2, max_size=5))
 def test_whatever_the_order_of_settings_a_stage_runs_once_for_each(
     tmp_path_factory: pytest.TempPathFactory, seeds: list[int]
