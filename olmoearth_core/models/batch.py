@@ -224,9 +224,7 @@ def _valid(modality: str, given: Any, shape: tuple[int, int, int, int]) -> Boole
 def _dates(given: Any, shape: tuple[int, int], valid: Mapping[str, Booleans]) -> NDArray[np.datetime64]:
     dates = np.asarray(given)
     if dates.dtype.kind != "M":
-        raise EncoderInputError(
-            f"dates hold {dates.dtype}, which are no dates; expected is datetime64[D] (B, T) = {shape}."
-        )
+        raise EncoderInputError(f"dates hold {dates.dtype}, not dates; expected is datetime64[D] (B, T) = {shape}.")
     if dates.shape != shape:
         raise EncoderInputError(
             f"dates have shape {dates.shape}; expected is one per sample and timestep, (B, T) = {shape}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -127,7 +128,9 @@ def _read_pth(path: Path) -> Mapping[str, Tensor]:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"  # files from before torch 1.6 are not, and cannot be mapped
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; a file that is no good is refused below anyhow
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than plain tensors and could run code when loaded: refused. Fetch it again from "

@@ -67,6 +67,7 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
             "spatial_pos_encoding" if given.get("spatial_pos_encoding") else "position_encoding",
             "absolute or rope_3d_mixed",
         )
+    rope = position == "rope_3d_mixed"
     linear, hidden = bool(given.get("use_linear_patch_embed")), given.get("patch_embed_hidden_sizes") or []
     if len(hidden) != linear:
         raise refuse("patch_embed_hidden_sizes", "one size with use_linear_patch_embed, none without")
@@ -74,7 +75,7 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
     if pooler is not None and not _is_v1_3(pooler, width, heads):
         raise refuse("attention_pooler_config", "depth 1, as wide as the encoder, with a normed student")
 
-    version = "v1.3" if pooler else "v1.2" if position == "rope_3d_mixed" else "v1.1" if linear else "v1"
+    version = "v1.3" if pooler else "v1.2" if rope else "v1.1" if linear else "v1"
     size = next((name for name, shape in SIZES.items() if shape == (width, depth, heads)), f"{width}x{depth}x{heads}")
     return EncoderConfig(
         name=f"{version}-{size}",
@@ -84,9 +85,9 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
         mlp_ratio=float(given.get("mlp_ratio", 1.0)),
         band_sets={m: _band_sets(m, given, where) for m in modalities},
         pixel_hidden=int(hidden[0]) if linear else None,
-        rope=position == "rope_3d_mixed",
-        rope_time_scale=float(given.get("rope_temporal_coordinate_scale", 1.0)),
-        rope_space_scale=float(given.get("rope_coordinate_scale", 1.0)),
+        rope=rope,
+        rope_time_scale=float(given.get("rope_temporal_coordinate_scale", 1.0)) if rope else 1 / 30,
+        rope_space_scale=float(given.get("rope_coordinate_scale", 1.0)) if rope else 1.0,
         location_tokens=pooler is not None,
         student_size=max(pooler["student_dims"]) if pooler else 128,
     )

@@ -1,0 +1,266 @@
+"""What an encoder costs: tokens and multiply-accumulates by arithmetic, windows per second by a short measurement.
+
+A token passes 12 D^2 weights in each of L blocks and meets every other token of its window twice (scores, and the sum
+over them): L (12 D^2 N + 2 N^2 D), plus the patch embedding. `estimate` puts it together for `olmoearth estimate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from olmoearth_core.errors import EncoderInputError
+from olmoearth_core.models.config import EncoderConfig, named
+from olmoearth_core.models.modalities import MODALITIES
+from olmoearth_core.project import Project
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One window of a map, and how windows lie."""
+
+    window_size: int = 64
+    """Pixels per edge."""
+    patch_size: int = 4
+    timesteps: int = 12
+    """Those that are present; missing ones cost nothing."""
+    modalities: tuple[str, ...] = ("sentinel2_l2a",)
+    resolution: float = 10.0
+    """Metres per pixel."""
+    overlap: float = 0.0
+    """Share of a window's edge that it has in common with its neighbour."""
+
+    def __post_init__(self) -> None:
+        if unknown := [m for m in self.modalities if m not in MODALITIES]:
+            raise EncoderInputError(f"'{unknown[0]}' is no modality; known are {', '.join(MODALITIES)}")
+        if not 1 <= self.patch_size <= 8 or self.window_size % self.patch_size or self.timesteps < 1:
+            raise EncoderInputError(
+                f"window_size {self.window_size}, patch_size {self.patch_size}, timesteps {self.timesteps}: patches of "
+                "1 to 8 pixels must divide the window, and there must be a timestep"
+            )
+
+    @property
+    def windows_per_km2(self) -> float:
+        """How many windows a square kilometre of a large map takes."""
+        stride = self.window_size - math.floor(self.window_size * self.overlap)
+        return 1e6 / (stride * self.resolution) ** 2
+
+    @property
+    def patches(self) -> int:
+        """Patches of a window."""
+        return (self.window_size // self.patch_size) ** 2
+
+
+def workload_of(project: Project) -> Workload:
+    """The windows that mapping `project` would run."""
+    config = project.config
+    return Workload(
+        window_size=config.model.window_size,
+        patch_size=config.model.patch_size,
+        timesteps=len(config.imagery.framing.spans(config.map.date)),
+        modalities=tuple(config.imagery.modalities),
+        resolution=config.imagery.resolution,
+        overlap=config.map.overlap,
+    )
+
+
+def tokens(config: EncoderConfig, work: Workload) -> int:
+    """Tokens of one window."""
+    return work.patches * work.timesteps * sum(len(config.band_sets[m]) for m in work.modalities)
+
+
+def macs(config: EncoderConfig, work: Workload, *, locations: bool = False) -> int:
+    """Multiply-accumulates of one window; with `locations`, also v1.3's location tokens."""
+    d, n, places = config.embedding_size, tokens(config, work), work.patches
+    hidden = int(d * config.mlp_ratio)
+    per_token = 4 * d * d + 2 * d * hidden
+    total = config.depth * (n * per_token + 2 * n * n * d)
+    for m in work.modalities:
+        pixels = places * work.timesteps * config.base_patch**2
+        for bands in config.band_sets[m]:
+            inner = config.pixel_hidden
+            total += pixels * (len(bands) * inner + inner * d if inner else len(bands) * d)
+    if locations and config.location_tokens:
+        total += places * per_token - 2 * places * d * d + 2 * n * d * d + 2 * places * n * d  # read
+        total += places * per_token + 2 * places * places * d + places * d * config.student_size  # attend, readout
+    return total
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Windows per second of one encoder on this device."""
+
+    windows_per_second: float
+    measured: bool
+    """False where it follows from the MACs of a measured encoder."""
+    device: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One encoder's row."""
+
+    name: str
+    tokens: int
+    """Per window."""
+    macs: int
+    """Per window."""
+    work: Workload
+    speed: Speed | None = None
+    area_km2: float | None = None
+    price_per_hour: float | None = None
+
+    @property
+    def tokens_per_km2(self) -> float:
+        """Tokens of a square kilometre."""
+        return self.tokens * self.work.windows_per_km2
+
+    @property
+    def macs_per_km2(self) -> float:
+        """Multiply-accumulates of a square kilometre."""
+        return self.macs * self.work.windows_per_km2
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of this device for the area: the encoder alone, not reading and writing."""
+        if self.speed is None or self.area_km2 is None:
+            return None
+        return self.area_km2 * self.work.windows_per_km2 / self.speed.windows_per_second / 3600
+
+    @property
+    def money(self) -> float | None:
+        """What those hours cost, in the currency of the price."""
+        return None if self.hours is None or self.price_per_hour is None else self.hours * self.price_per_hour
+
+
+def estimate(
+    names: Iterable[str],
+    work: Workload,
+    *,
+    area_km2: float | None = None,
+    price_per_hour: float | None = None,
+    calibrate: bool = False,
+    seconds: float = 1.0,
+) -> list[Estimate]:
+    """Estimate every encoder of `names`, cheapest first.
+
+    With `calibrate`, speed is measured on this device: each encoder for about `seconds`, until one window would take
+    longer than ten times that; the speed of larger ones then follows from their MACs.
+
+    Raises:
+        CheckpointError: a name is not in the catalogue.
+    """
+    rows = [
+        Estimate(name, tokens(named(name), work), macs(named(name), work), work, None, area_km2, price_per_hour)
+        for name in names
+    ]
+    rows.sort(key=lambda row: row.macs)
+    if not calibrate:
+        return rows
+    done: list[Estimate] = []
+    last: Estimate | None = None
+    for row in rows:
+        if last is not None and last.speed is not None:
+            scaled = last.speed.windows_per_second * last.macs / row.macs
+            if 1 / scaled > 10 * seconds:
+                done.append(replace(row, speed=replace(last.speed, windows_per_second=scaled, measured=False)))
+                continue
+        last = replace(row, speed=measure(row.name, work, seconds=seconds))
+        done.append(last)
+    return done
+
+
+def measure(name: str, work: Workload, *, seconds: float = 1.0, precision: str = "auto", device: str = "auto") -> Speed:
+    """Measure the windows per second of `name` (random weights: speed does not depend on them)."""
+    import time
+
+    import numpy as np
+    import torch
+
+    from olmoearth_core.models import build_encoder
+    from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
+
+    place = resolve_device(device)
+    chosen = resolve_precision(precision, place)
+    encoder = apply_precision(build_encoder(name), chosen).to(place)
+    batch = max(1, (4096 if place.type == "cpu" else 65536) // tokens(named(name), work))
+    shape = (batch, work.timesteps, work.window_size, work.window_size)
+    inputs = {
+        m: np.full((*shape[:2], len(MODALITIES[m].bands), *shape[2:]), 1000.0, np.float32) for m in work.modalities
+    }
+    dates = np.broadcast_to(np.datetime64("2024-01-15") + 30 * np.arange(work.timesteps), shape[:2])
+
+    def once() -> float:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            encoder.encode(inputs, dates, patch_size=work.patch_size, resolution=work.resolution).map()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    times = [once()]  # the first call also warms up, and counts only when it is the only one
+    while sum(times) < seconds:
+        times.append(once())
+    best = sorted(times[1:] or times)[len(times[1:] or times) // 2]
+    return Speed(batch / best, True, str(place), chosen, torch.get_num_threads())
+
+
+def table(rows: Sequence[Estimate]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, as text, for `olmoearth estimate`; columns that nobody asked for are left out."""
+    header = ["encoder", "tokens/window", "GMAC/window", "tokens/km²", "GMAC/km²"]
+    body = [
+        [r.name, f"{r.tokens:,}", _figures(r.macs / 1e9), _figures(r.tokens_per_km2), _figures(r.macs_per_km2 / 1e9)]
+        for r in rows
+    ]
+    if any(r.speed for r in rows):
+        header.append("windows/s")
+        for r, line in zip(rows, body, strict=True):
+            about = "" if r.speed is None or r.speed.measured else "~"
+            line.append("" if r.speed is None else about + _figures(r.speed.windows_per_second))
+    for name, values in (("hours", [r.hours for r in rows]), ("cost", [r.money for r in rows])):
+        if any(v is not None for v in values):
+            header.append(name)
+            for v, line in zip(values, body, strict=True):
+                line.append("" if v is None else _figures(v))
+    return header, body
+
+
+def _figures(value: float) -> str:
+    """Three significant figures, with thousands separators and no exponent."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def plot(rows: Sequence[Estimate], path: Path) -> None:
+    """Draw the family as a PNG: GMAC per km2 and, where speed is known, hours (or windows per second)."""
+    from matplotlib.figure import Figure
+
+    from olmoearth_core.store import whole_file
+
+    colours = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c"}
+    panels: list[tuple[str, list[float]]] = [("GMAC per km²", [r.macs_per_km2 / 1e9 for r in rows])]
+    if all(r.hours is not None for r in rows):
+        panels.append((f"hours for {rows[0].area_km2:,.0f} km²", [r.hours or 0.0 for r in rows]))
+    elif all(r.speed is not None for r in rows):
+        panels.append(("windows per second", [r.speed.windows_per_second for r in rows if r.speed]))
+    figure = Figure(figsize=(5.5 * len(panels), 0.38 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, values) in zip(axes, panels, strict=True):
+        bars = axis.barh(
+            [r.name for r in rows], values, color=[colours[r.name.rsplit("-", 1)[0]] for r in rows], height=0.7
+        )
+        axis.bar_label(bars, [_figures(v) for v in values], padding=3, fontsize=8)
+        axis.set(xscale="log", xlabel=title, xlim=(min(values) / 2, max(values) * 5))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    work = rows[0].work
+    title = f"{' + '.join(work.modalities)}, {work.window_size} px, patch {work.patch_size}, T = {work.timesteps}"
+    figure.suptitle(title, fontsize=10)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=130, metadata={"Software": None})

@@ -1,0 +1,468 @@
+"""Loading: published and own format; damaged, unsafe and unknown files; folders, hubs, buckets."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference import official_config, official_model, write_official
+from samples import S2, cubes, days
+
+from olmoearth_core.digest import sha256_file
+from olmoearth_core.errors import CheckpointError
+from olmoearth_core.models import build_encoder, load_encoder, save_encoder
+from olmoearth_core.models.catalogue import CATALOGUE, show, table
+from olmoearth_core.models.config import NAMES, named
+from olmoearth_core.models.official import parse_config
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_official(tmp_path_factory.mktemp("published"), "v1.1-nano", official_model("v1.1-nano"))
+
+
+@pytest.fixture
+def folder(published: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(published, tmp_path / "checkpoint"))
+
+
+def change_config(folder: Path, **options: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["encoder_config"].update(options)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def change_weights(folder: Path, change: Any) -> None:
+    state = torch.load(folder / "weights.pth", weights_only=True)
+    torch.save(change(state), folder / "weights.pth")
+
+
+def pooled(encoder: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        out: torch.Tensor = encoder.encode(cubes((S2,), 1, 2, 16, 16), days(1, 2), patch_size=4).map()
+    return out
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_published_config_is_that_of_the_catalogue(name: str) -> None:
+    from dataclasses import asdict
+
+    assert asdict(parse_config(official_config(name), "config.json")) == asdict(named(name))
+
+
+def test_older_spellings_are_understood(folder: Path) -> None:
+    now = pooled(load_encoder(str(folder)))
+    change_weights(folder, lambda s: s | {"encoder.composite_encodings.pos_embed": torch.zeros(12, 32)})
+    config = json.loads((folder / "config.json").read_text())
+    encoder = config["model"]["encoder_config"]
+    encoder["_CLASS_"] = "helios.nn.flexihelios.EncoderConfig"
+    encoder["spatial_pos_encoding"] = encoder.pop("position_encoding")
+    encoder["attn_window_size"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(pooled(load_encoder(str(folder))), now)
+
+
+def test_an_encoder_only_state_dict_and_one_of_before_torch_1_6_load(folder: Path) -> None:
+    now = pooled(load_encoder(str(folder)))
+    state = torch.load(folder / "weights.pth", weights_only=True)
+    only = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    torch.save(only, folder / "weights.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(pooled(load_encoder(str(folder))), now)
+
+
+def test_config_without_the_linear_embedding_means_the_convolution() -> None:
+    config = official_config("v1-nano")
+    config["model"]["encoder_config"].pop("use_linear_patch_embed", None)
+    assert parse_config(config, "config.json") == named("v1-nano")
+
+
+def test_weights_are_mapped_not_read(published: Path) -> None:
+    encoder = load_encoder(str(published), precision="fp32", device="cpu")
+    weight = dict(encoder.named_parameters())["blocks.0.mlp.fc1.weight"]
+    start = weight.untyped_storage().data_ptr()
+    maps = Path("/proc/self/maps").read_text().splitlines() if sys.platform == "linux" else []
+    if not maps:
+        pytest.skip("only Linux tells what is mapped")
+    inside = [line for line in maps if int(line.split("-")[0], 16) <= start < int(line.split("-")[1].split()[0], 16)]
+    assert inside[0].endswith("weights.pth")
+
+
+def test_own_format_holds_weights_configuration_and_where_they_come_from(published: Path, tmp_path: Path) -> None:
+    first = load_encoder(str(published), precision="fp32")
+    save_encoder(first, tmp_path)
+    card = json.loads((tmp_path / "encoder.json").read_text())
+    assert card["origin"]["sha256"] == sha256_file(published / "weights.pth")
+    assert card["origin"]["source"] == str(published)
+    assert card["origin"]["licence"] == "OlmoEarth Artifact License"
+    assert any("military" in rule for rule in card["origin"]["restrictions"])
+    again = load_encoder(str(tmp_path), precision="fp32")
+    assert torch.equal(pooled(first), pooled(again))
+    assert again.origin.card() == first.origin.card()
+    assert again.name == "v1.1-nano"
+
+
+def test_random_weights_carry_no_licence(tmp_path: Path) -> None:
+    save_encoder(build_encoder("v1.2-nano", seed=9), tmp_path)
+    origin = load_encoder(str(tmp_path)).origin
+    assert (origin.source, origin.seed, origin.restrictions) == ("random", 9, ())
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("evil-was-here",)
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "weights.pth"
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def _empty(folder: Path) -> None:
+    (folder / "weights.pth").write_bytes(b"")
+
+
+def _code(folder: Path) -> None:
+    torch.save({"encoder.norm.weight": Evil()}, folder / "weights.pth")
+
+
+def _bare_pickle(folder: Path) -> None:
+    (folder / "weights.pth").write_bytes(pickle.dumps({"encoder.norm.weight": Evil()}))
+
+
+def _no_dict(folder: Path) -> None:
+    torch.save(torch.zeros(3), folder / "weights.pth")
+
+
+def _lacking(folder: Path) -> None:
+    change_weights(folder, lambda s: {k: v for k, v in s.items() if "blocks.2.mlp.fc1.bias" not in k})
+
+
+def _lacking_query(folder: Path) -> None:
+    change_weights(folder, lambda s: {k: v for k, v in s.items() if "blocks.2.attn.q.weight" not in k})
+
+
+def _strange(folder: Path) -> None:
+    change_weights(folder, lambda s: s | {"encoder.cls_token": torch.zeros(1)})
+
+
+def _too_deep(folder: Path) -> None:
+    change_weights(folder, lambda s: s | {"encoder.blocks.4.norm1.weight": torch.zeros(128)})
+
+
+def _misshapen(folder: Path) -> None:
+    change_weights(folder, lambda s: s | {"encoder.norm.weight": torch.zeros(64)})
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "weights.pth").unlink()
+
+
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _half_config(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text()[:100])
+
+
+def _other_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+DAMAGE = {
+    "truncated": (_truncate, "weights.pth is truncated"),
+    "empty": (_empty, "weights.pth is truncated or no torch file"),
+    "pickled code": (_code, "could run code"),
+    "bare pickle with code": (_bare_pickle, "could run code"),
+    "no state dict": (_no_dict, "no state dict"),
+    "a weight is missing": (_lacking, "lacks blocks.2.mlp.fc1.bias"),
+    "a part of qkv is missing": (_lacking_query, "blocks.2.attn.q.weight is missing"),
+    "a strange weight": (_strange, "'encoder.cls_token' is no weight"),
+    "a block too many": (_too_deep, "holds blocks.4.norm1.weight"),
+    "a wrong shape": (_misshapen, r"norm.weight is \(64,\), but v1.1-nano needs \(128,\)"),
+    "no weights": (_no_weights, "no weights.pth beside it"),
+    "no config": (_no_config, "neither config.json nor encoder.json"),
+    "half a config": (_half_config, "config.json cannot be read as JSON"),
+    "another model's config": (_other_config, "model.encoder_config"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_checkpoints_are_refused_by_name(
+    folder: Path, spoil: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder(str(folder))
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position_encoding": "rope_4d"}, {"qk_norm": True}, {"num_register_tokens": 4}, {"max_patch_size": 16},
+        {"patch_embed_hidden_sizes": [12, 12]}, {"mixture_of_experts": 8}, {"use_linear_patch_embed": False},
+        {"attention_pooler_config": {"pooler_dim": 64, "pooler_depth": 3}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_config_of_an_unknown_version_is_refused(folder: Path, options: dict[str, Any]) -> None:
+    change_config(folder, **options)
+    with pytest.raises(CheckpointError, match="belongs to no version known here"):
+        load_encoder(str(folder))
+
+
+def test_a_config_that_names_an_unknown_band_is_refused(folder: Path) -> None:
+    change_config(folder, tokenization_config={"overrides": {S2: {"band_groups": [["B02", "B42"]]}}})
+    with pytest.raises(CheckpointError, match="'B42'"):
+        load_encoder(str(folder))
+
+
+def test_own_files_that_changed_are_refused(tmp_path: Path) -> None:
+    save_encoder(build_encoder("v1.1-nano"), tmp_path)
+    weights = tmp_path / "encoder.safetensors"
+    spoiled = bytearray(weights.read_bytes())
+    spoiled[-1] ^= 1
+    weights.write_bytes(spoiled)
+    with pytest.raises(CheckpointError, match="was changed"):
+        load_encoder(str(tmp_path))
+
+
+def test_an_own_card_of_another_format_is_refused(tmp_path: Path) -> None:
+    save_encoder(build_encoder("v1.1-nano"), tmp_path)
+    card = json.loads((tmp_path / "encoder.json").read_text())
+    for change, message in (({"format": 99}, "format is 99"), ({"config": {"name": "v9"}}, "no card of an encoder")):
+        (tmp_path / "encoder.json").write_text(json.dumps(card | change))
+        with pytest.raises(CheckpointError, match=message):
+            load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "v1.1-huge", "hf://only-one-part", "hf://a/b/c"])
+def test_sources_that_are_none_are_refused(source: str) -> None:
+    with pytest.raises(CheckpointError, match=source):
+        load_encoder(source)
+
+
+@pytest.mark.parametrize(("option", "value"), [("precision", "int8"), ("device", "abacus")])
+def test_unknown_precision_and_device_are_refused(published: Path, option: str, value: str) -> None:
+    with pytest.raises(CheckpointError, match=value):
+        load_encoder(str(published), **{option: value})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_refused(published: Path) -> None:
+    with pytest.raises(CheckpointError, match="sees no CUDA device"):
+        load_encoder(str(published), device="cuda")
+
+
+# --- the hub and the bucket -------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A Hugging Face hub on this machine that serves `published` as allenai/OlmoEarth-v1_1-Nano; yields its log."""
+    import huggingface_hub.constants as constants
+
+    log: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, *, body: bool) -> None:
+            log.append(f"{self.command} {self.path}")
+            repository, _, rest = self.path.strip("/").partition("/resolve/")
+            revision, _, name = rest.partition("/")
+            path = published / name
+            known = repository == "allenai/OlmoEarth-v1_1-Nano" and revision in ("main", COMMIT) and path.is_file()
+            self.send_response(200 if known else 404)
+            if not known:
+                kind = "EntryNotFound" if repository.startswith("allenai/") else "RepoNotFound"
+                self.send_header("X-Error-Code", kind)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = path.read_bytes()
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{sha256_file(path)}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        yield log
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_hub_is_asked_once_and_the_commit_is_pinned(hub: list[str], published: Path) -> None:
+    expected = pooled(load_encoder(str(published)))
+    encoder = load_encoder("hf://allenai/OlmoEarth-v1_1-Nano")
+    assert torch.equal(pooled(encoder), expected)
+    assert encoder.origin.revision == COMMIT
+    assert encoder.origin.card()["sha256"] == sha256_file(published / "weights.pth")
+    assert any(line.startswith("GET") and f"/resolve/{COMMIT}/weights.pth" in line for line in hub)
+    assert not any("/resolve/main/weights.pth" in line for line in hub)
+    hub.clear()
+    load_encoder(f"hf://allenai/OlmoEarth-v1_1-Nano@{COMMIT}")
+    assert not any(line.startswith("GET") for line in hub)  # a pinned commit lies in the cache
+
+
+def test_a_name_of_the_catalogue_is_fetched_from_its_hub(hub: list[str]) -> None:
+    assert CATALOGUE["v1.1-nano"].cached() is None
+    assert load_encoder("v1.1-nano").name == "v1.1-nano"
+    assert show("v1.1-nano")["cached"] == COMMIT
+    assert [row["name"] for row in table() if row["cached"]] == ["v1.1-nano"]
+
+
+@pytest.mark.parametrize("source", ["hf://allenai/OlmoEarth-v9-Nano", "hf://nobody/nothing@main"])
+def test_a_repository_that_is_not_there_is_refused(hub: list[str], source: str) -> None:
+    with pytest.raises(CheckpointError, match=source):
+        load_encoder(source)
+
+
+@pytest.fixture
+def bucket(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    for key, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1", "OLMOEARTH_CACHE": str(tmp_path / "cache"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="weights")
+    for name in ("config.json", "weights.pth"):
+        client.upload_file(str(published / name), "weights", f"olmoearth/nano/{name}")
+    try:
+        yield client
+    finally:
+        server.stop()
+
+
+def test_a_bucket_is_read_once_and_its_etag_is_the_revision(bucket: Any, published: Path) -> None:
+    encoder = load_encoder("s3://weights/olmoearth/nano/")
+    assert torch.equal(pooled(encoder), pooled(load_encoder(str(published))))
+    assert encoder.origin.revision
+    bucket.put_object(Bucket="weights", Key="olmoearth/nano/config.json", Body=b"{}")
+    with pytest.raises(CheckpointError, match="encoder_config"):  # a changed object is not taken from the cache
+        load_encoder("s3://weights/olmoearth/nano")
+    for wrong in ("s3://weights/nothing", "s3://no-such-bucket/x"):
+        with pytest.raises(CheckpointError, match=wrong):
+            load_encoder(wrong)
+
+
+# --- the catalogue ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("large")])
+def test_the_catalogue_counts_parameters_rightly(name: str) -> None:
+    from olmoearth_core.models.olmoearth import OlmoEarth
+    from olmoearth_core.models.origin import Origin
+
+    with torch.device("meta"):
+        encoder = OlmoEarth(named(name), Origin("random"))
+    assert CATALOGUE[name].parameters == sum(p.numel() for p in encoder.parameters())
+    assert CATALOGUE[name].parameters < CATALOGUE[name].published_parameters
+
+
+@pytest.mark.parametrize("name", ["v1-nano", "v1.1-nano", "v1.2-nano", "v1-tiny"])
+def test_published_parameters_are_those_of_the_official_encoder(name: str) -> None:
+    assert sum(p.numel() for p in official_model(name).encoder.parameters()) == CATALOGUE[name].published_parameters
+
+
+def test_show_tells_everything_as_json() -> None:
+    told = json.loads(json.dumps(show("v1-base")))
+    assert told["hub"].endswith("allenai/OlmoEarth-v1-Base")
+    assert [len(bands) for bands in told["band_sets"][S2]] == [4, 6, 2]
+    assert any("military" in rule for rule in told["restrictions"])
+    with pytest.raises(CheckpointError, match="known are v1-nano"):
+        show("v1.1-small")
+
+
+def test_statistics_are_those_of_the_official_package() -> None:
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.data.normalize import load_computed_config
+    from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
+
+    from olmoearth_core.models.modalities import MODALITIES
+
+    computed = load_computed_config()
+    for m in MODALITIES.values():
+        assert list(m.band_names) == Modality.get(m.name).band_order
+        assert [list(bands) for bands in m.band_sets] == [list(s.bands) for s in Modality.get(m.name).band_sets]
+        for band in m.bands:
+            assert (band.mean, band.std) == (computed[m.name][band.name]["mean"], computed[m.name][band.name]["std"])
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    import subprocess
+
+    code = (
+        "import sys, olmoearth_core, olmoearth_core.models.catalogue, olmoearth_core.models.cost;"
+        "heavy = ('torch', 'matplotlib', 'huggingface_hub', 'boto3', 'olmoearth_pretrain_minimal');"
+        "print(sorted(m for m in heavy if m in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_official_package_is_never_imported_at_run_time() -> None:
+    package = Path(str(sys.modules["olmoearth_core"].__file__)).parent
+    sources = io.StringIO("".join(path.read_text() for path in package.rglob("*.py")))
+    assert not [line for line in sources if line.lstrip().startswith(("import olmoearth_pre", "from olmoearth_pre"))]
+
+
+def test_weights_can_be_trained_in_place(published: Path) -> None:
+    """Mapped weights are private: a step of an optimiser changes them here and not in the file."""
+    before = sha256_file(published / "weights.pth")
+    encoder = load_encoder(str(published), precision="fp32").train()
+    optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    was = pooled(encoder.eval())
+    encoder.encode(cubes((S2,), 1, 2, 16, 16), days(1, 2), patch_size=4).map().square().mean().backward()
+    optimiser.step()
+    assert not torch.equal(was, pooled(encoder))
+    assert sha256_file(published / "weights.pth") == before
+    assert np.isfinite(pooled(encoder).numpy()).all()
