@@ -19,7 +19,6 @@ from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.project import Project
 from olmoearth_core.store import write_text
 
-_TABLES = {"windows": "Windows", "bands": "Bands", "classes": "Classes"}
 _SPLIT_COLORS = {"train": "#4c78a8", "validation": "#f2a541", "test": "#b5508f"}
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2530; --soft: #5d6b7a; --line: #dde3ea; --paper: #fff; --page: #f4f6f8;
@@ -30,7 +29,6 @@ _STYLE = """
 body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
-h3 { font-size: .95rem; margin: 1rem 0 .4rem; }
 p { margin: .25rem 0; } .soft { color: var(--soft); }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 1.1rem 1.25rem;
   margin-top: 1rem; overflow-x: auto; }
@@ -109,20 +107,21 @@ def _verdict(dataset: Dataset, results: Sequence[Result]) -> str:
 
 
 def _expectations(results: Sequence[Result]) -> str:
-    parts = []
-    for table, title in _TABLES.items():
-        rows = [_expectation(result) for result in results if result.table == table]
-        parts.append(f"<h3>{title}</h3>{_table(['', 'Expected', 'Found instead'], rows)}")
-    return "".join(parts)
+    """All results, those that failed first."""
+    order = sorted(results, key=lambda result: (result.passed, result.severity))
+    head = ["", "About", "Expected", "" if all(result.passed for result in results) else "Found instead"]
+    return _table(head, map(_expectation, order))
 
 
 def _expectation(result: Result) -> list[str]:
+    about = f'<span class="soft">{result.table}</span>'
     if result.passed:
-        return ['<span class="state good">&#10003; met</span>', escape(result.sentence), ""]
+        return ['<span class="state good">&#10003; met</span>', about, escape(result.sentence), ""]
     mark = {"error": "&#10007; error", "warning": "! warning"}[result.severity]
     rows = f'<br><span class="soft">{escape("; ".join(result.rows))}</span>' if result.rows else ""
     return [
         f'<span class="state {result.severity}">{mark}</span>',
+        about,
         escape(result.sentence),
         escape(result.found) + rows,
     ]
