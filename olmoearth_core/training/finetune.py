@@ -159,12 +159,16 @@ def _encoder(project: Project) -> tuple[Encoder, BaseWeights]:
         encoder = build_encoder(name, seed=seed)
         return encoder, BaseWeights.model_validate(encoder.origin.card())
     local = project.path(weights)
-    encoder = load_encoder(str(local) if "://" not in weights and local.exists() else weights, precision="fp32")
+    source = str(local) if "://" not in weights and local.exists() else weights
+    encoder = load_encoder(source, precision="fp32")
     if encoder.name != name:
         raise CheckpointError(
             f"model.weights: {weights} holds {encoder.name}, but model.encoder says {name}; make them agree."
         )
-    return encoder, BaseWeights.model_validate({**encoder.origin.card(), "source": weights})
+    origin = encoder.origin.card()
+    if origin["source"] == source:  # may be an absolute path here; a folder that knows an older origin keeps that
+        origin["source"] = weights
+    return encoder, BaseWeights.model_validate(origin)
 
 
 def _intended_use(classes: list[str], resolution: float, modalities: list[str]) -> str:

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_set import Notes, only, shore_sample, stage_run, unlabelled, write_training_set
 
 from olmoearth_core.dataset.cubes import Sample
-from olmoearth_core.errors import TrainingError
-from olmoearth_core.models.segmenter import load_model
+from olmoearth_core.errors import CheckpointError, TrainingError
+from olmoearth_core.models import build_encoder, save_encoder
+from olmoearth_core.models.origin import Origin
+from olmoearth_core.models.segmenter import WEIGHTS, load_model
 from olmoearth_core.stage import StageRun
 from olmoearth_core.training.finetune import finetune
 
@@ -91,6 +94,33 @@ def test_another_seed_gives_another_model(trained: StageRun, dataset: Path, tmp_
     run = stage_run(dataset, tmp_path / "out", training={"seed": 1})
     finetune(run)
     assert _contents(run)["weights.safetensors"] != _contents(trained)["weights.safetensors"]
+
+
+def test_a_checkpoint_is_named_with_its_licence_and_its_restrictions_travel_along(
+    dataset: Path, tmp_path: Path
+) -> None:
+    encoder = build_encoder("v1.1-nano", seed=5)
+    encoder.origin = Origin("hf://some/where", "abc", "1" * 64, "Some Licence", ("No surveillance.",))
+    save_encoder(encoder, tmp_path / "base")
+    notes = Notes()
+    run = stage_run(
+        dataset, tmp_path / "out", notes, model={"weights": "base"}, training={"epochs": 1, "learning_rate": 1e-12}
+    )
+    finetune(run)
+    text = (run.out / "card.md").read_text()
+    said = f"checkpoint hf://some/where, revision abc, sha256 {'1' * 64}, licence: Some Licence"
+    assert any(said in told for told in notes.told)
+    assert said in text
+    assert "- No surveillance." in text
+    assert not any(str(tmp_path) in (run.out / name).read_text() for name in OUTPUTS if name != WEIGHTS)
+    trained = load_file(run.out / WEIGHTS)  # the steps were too small to move away from the checkpoint
+    assert all(torch.allclose(trained[f"encoder.{k}"], v, atol=1e-6) for k, v in encoder.state_dict().items())
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(dataset: Path, tmp_path: Path) -> None:
+    save_encoder(build_encoder("v1-nano"), tmp_path / "base")
+    with pytest.raises(CheckpointError, match=r"base holds v1-nano, but model\.encoder says v1\.1-nano"):
+        finetune(stage_run(dataset, tmp_path / "out", model={"weights": "base"}))
 
 
 KILLED = """
