@@ -88,13 +88,16 @@ class Catalogue:
         with progress.bar(f"read {self.name}") as advance:
             while waiting:
                 place, node = waiting.pop()
-                for link in node.get("links", []):
-                    if link.get("rel") not in ("item", "child") or (href := join(place, link["href"])) in seen:
+                with self._clear_errors(place):
+                    links = [link for link in node["links"] if link.get("rel") in ("item", "child")]
+                    targets = [(link["rel"], join(place, link["href"])) for link in links]
+                for kind, href in targets:
+                    if href in seen:
                         continue
                     seen.add(href)
                     with self._clear_errors(href):
                         value = self._read(href)
-                    if link["rel"] == "child":
+                    if kind == "child":
                         waiting.append((href, value))
                     else:
                         found.append(FoundItem(_checked(value, href), href))
@@ -145,7 +148,8 @@ class Catalogue:
         except ValueError as error:  # also what is no UTF-8
             raise CatalogueError(f"{href}: does not answer with STAC (not JSON: {_one_line(error)}). {hint}") from error
         except APIError as error:
-            status = f" with HTTP status {error.status_code}" if error.status_code else ""
+            code = getattr(error, "status_code", None)
+            status = f" with HTTP status {code}" if code else ""
             raise CatalogueError(
                 f"{href}: cannot be reached, or refuses{status}: {_one_line(error)}. {hint}"
             ) from error

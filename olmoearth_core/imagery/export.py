@@ -13,11 +13,13 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.io import MemoryFile
 
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
@@ -152,17 +154,17 @@ def _copy(address: str, target: Path, asset: _Asset, reader: AssetReader, needs:
         "driver": "GTiff", "tiled": True, "blockysize": height, "blockxsize": width, "compress": "deflate", "zlevel": 6,
         "predictor": 2 if header.dtype in ("uint8", "uint16", "int16") else 1, "sparse_ok": True, "bigtiff": "if_safer",
     }  # fmt: skip
-    with (
-        whole_file(target) as partial,
-        rasterio.open(
-            partial, "w", count=1, dtype=header.dtype, width=source.width, height=source.height, crs=source.crs,
+    with MemoryFile() as memory:  # GDAL does not tell when writing to a full disk fails: the file is written in one go
+        with memory.open(
+            count=1, dtype=header.dtype, width=source.width, height=source.height, crs=source.crs,
             transform=rasterio.Affine(*source.transform), nodata=0, **options,
-        ) as copy,
-    ):  # fmt: skip
-        for row, column in blocks:  # in order: the same blocks give the same bytes
-            window = SourceWindow(row * height, (row + 1) * height, column * width, (column + 1) * width)
-            inside = window.inside(source)
-            copy.write(reader.read(address, inside), 1, window=inside.to_rasterio())
+        ) as copy:  # fmt: skip
+            for row, column in blocks:  # in order: the same blocks give the same bytes
+                window = SourceWindow(row * height, (row + 1) * height, column * width, (column + 1) * width)
+                inside = window.inside(source)
+                copy.write(reader.read(address, inside), 1, window=inside.to_rasterio())
+        with whole_file(target) as partial:
+            partial.write_bytes(memory.getbuffer())
     return True
 
 
@@ -224,6 +226,8 @@ def _remove_strangers(folder: Path, exported: SceneList) -> None:
     for path in folder.glob("*/*.tif"):
         if path not in wanted:
             path.unlink()
+            with suppress(OSError):  # not empty
+                path.parent.rmdir()
 
 
 def _windows_geojson(windows: Sequence[TrainingWindow]) -> dict[str, Any]:

@@ -59,8 +59,10 @@ class Query:
         }
 
 
-def freeze_label_scenes(project: Project, progress: Progress) -> Path:
-    """The file with the scenes around the labels, at the timesteps of their dates; searched where it is missing.
+def freeze_label_scenes(project: Project, progress: Progress, *, refresh: bool = False) -> Path:
+    """The file with the scenes around the labels, at the timesteps of their dates.
+
+    Searched where it is missing; with `refresh` searched anew, and replaced only by an answer.
 
     Raises:
         CatalogueError: the catalogue cannot be read, or has no such scene.
@@ -72,11 +74,11 @@ def freeze_label_scenes(project: Project, progress: Progress) -> Path:
     reach = project.config.model.window_size * labels.grid.resolution
     bounds = labels.frame.geometry.bounds.to_numpy() + np.array([-reach, -reach, reach, reach])
     areas = _boxes_in_degrees(np.unique(bounds, axis=0), labels.grid.crs)
-    return _freeze(project, "labels", areas, sorted(set(labels.frame["date"])), progress)
+    return _freeze(project, "labels", areas, sorted(set(labels.frame["date"])), progress, refresh)
 
 
-def freeze_map_scenes(project: Project, progress: Progress) -> Path:
-    """The file with the scenes over the area to map, at the timesteps of `map.date`; searched where it is missing.
+def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = False) -> Path:
+    """The file with the scenes over the area to map, at the timesteps of `map.date`; as `freeze_label_scenes`.
 
     Raises:
         CatalogueError: the catalogue cannot be read, or has no such scene.
@@ -89,15 +91,17 @@ def freeze_map_scenes(project: Project, progress: Progress) -> Path:
     # windows reach over the edge of the area; at least one metre a unit of the grid, 111 km a degree of latitude
     reach = config.model.window_size * config.imagery.resolution / 111_000
     north = min(max(abs(area.bounds[1]), abs(area.bounds[3])), 85.0)
-    return _freeze(project, "map", [area.buffer(reach / np.cos(np.radians(north)))], [config.map.date], progress)
+    areas = [area.buffer(reach / np.cos(np.radians(north)))]
+    return _freeze(project, "map", areas, [config.map.date], progress, refresh)
 
 
 def _freeze(
     project: Project,
     what: str,
-    areas: Sequence[BaseGeometry] | NDArray[Any],
+    areas: Geometries,
     dates: Sequence[dt.date],
     progress: Progress,
+    refresh: bool,
 ) -> Path:
     imagery = project.config.imagery
     query = Query(
@@ -109,7 +113,7 @@ def _freeze(
         max_cloud_cover=imagery.max_cloud_cover,
     )
     path = project.root / FOLDER / f"{what}-{sha256_json(query.to_json())[:12]}.json"
-    if path.exists():
+    if path.exists() and not refresh:
         read_scenes(path, project.root)  # a damaged file is told now, not in the middle of a stage
         return path
     scenes = search(query, project.root, progress)
