@@ -386,6 +386,22 @@ def test_a_stage_that_fails_leaves_what_stood_there_and_goes_on_later(tmp_path: 
     assert toy.run_all(toy.write_project(tmp_path))["gather"].skipped
 
 
+def test_checkpoints_stay_until_the_manifest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = toy.write_project(tmp_path)
+
+    def refuse(_folder: Path, _manifest: Any) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("olmoearth_core.stage.write_manifest", refuse)
+        with pytest.raises(StoreError):
+            toy.run_all(project)
+    (work,) = (project.state / "work").iterdir()
+    assert (work / SCRATCH / "journal").read_text() == "5\n"
+    toy.run_all(project)
+    _assert_clean(project)
+
+
 # ---------------------------------------------------------------- two at once
 
 

@@ -44,7 +44,7 @@ def with_changes(changes: dict[str, Any]) -> dict[str, Any]:
         section = config
         for name in sections:
             section = section[int(name)] if isinstance(section, list) else section.setdefault(name, {})
-        section[int(last) if isinstance(section, list) else last] = value
+        section[int(last) if isinstance(section, list) else last] = copy.deepcopy(value)
     return config
 
 
