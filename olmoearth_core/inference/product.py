@@ -84,6 +84,8 @@ def encode_tile(tile: MappedTile, class_names: Sequence[str]) -> bytes:
             blockysize=256,
             interleave="band",
             compress="deflate",
+            photometric="minisblack",  # or four bands would pass for red, green, blue, alpha
+            alpha="no",
         ) as target:
             target.write(bands)
             target.descriptions = ("class", *(f"probability of {name}" for name in class_names))

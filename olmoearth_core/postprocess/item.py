@@ -58,7 +58,7 @@ def map_item(
         provenance: project, stage key, digest of the weights, as in the tags of the map.
     """
     geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else outline.convex_hull
-    geometry = shapely.set_precision(geometry, 1e-7)  # about a centimetre
+    geometry = shapely.orient_polygons(shapely.set_precision(geometry, 1e-7))  # about a centimetre
     item = pystac.Item(
         id=map_id,
         geometry=_plain(mapping(geometry)),

@@ -14,7 +14,7 @@ import rasterio
 import rasterio.shutil
 from pyproj import CRS
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import PixelBox
@@ -70,6 +70,7 @@ def write_mosaic(
     }
     with whole_file(path) as partial, gdal_errors(path), rasterio.Env(GDAL_PAM_ENABLED="NO"):
         rasterio.shutil.copy(virtual, partial, driver="COG", strict=True, **options)
+        _read_back(partial)
     virtual.unlink()
 
 
@@ -124,6 +125,23 @@ def write_class_names(path: Path, names: Sequence[str]) -> None:
     )
 
 
+def _read_back(path: Path) -> None:
+    """Read every block of a mosaic and its overviews: GDAL keeps it to itself when the last writes to a file fail.
+
+    Raises:
+        RasterioError: a block or an overview is missing or broken.
+    """
+    with rasterio.open(path) as source:
+        factors, longest = source.overviews(1), max(source.shape)
+    if longest > BLOCK * max(factors, default=1):
+        raise RasterioIOError("overviews are missing")
+    for level in (None, *range(len(factors))):
+        options = {} if level is None else {"overview_level": level}
+        with rasterio.open(path, **options) as source:
+            for _, window in source.block_windows(1):
+                source.read(window=window)
+
+
 @contextmanager
 def gdal_errors(path: Path) -> Iterator[None]:
     """Turn what GDAL says while it writes `path` into one clear StoreError.
@@ -133,7 +151,7 @@ def gdal_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RasterioError, CPLE_BaseError) as error:
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # rasterio raises the last where GDAL gives no reason
         raise cannot_write(path, error) from error
 
 

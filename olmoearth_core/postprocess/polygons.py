@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -15,9 +18,10 @@ from rasterio.features import shapes, sieve
 from shapely.geometry import shape
 
 from olmoearth_core.postprocess.mosaic import NODATA, cannot_write
-from olmoearth_core.store import whole_file
+from olmoearth_core.store import disk_errors, whole_file
 
 LAYER = "map"
+_GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 
 
 def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path) -> gpd.GeoDataFrame:
@@ -38,8 +42,8 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
     """
     with rasterio.open(path) as source:
         pixels = math.ceil(min_area / abs(source.transform.a * source.transform.e))
-        classes = np.memmap(scratch / "classes.bin", np.uint8, "w+", shape=source.shape)
-        mapped = np.memmap(scratch / "mapped.bin", np.bool_, "w+", shape=source.shape)
+        classes = _on_disk(scratch / "classes.bin", np.uint8, source.shape)
+        mapped = _on_disk(scratch / "mapped.bin", np.bool_, source.shape)
         for _, window in source.block_windows(1):
             block = source.read(1, window=window)
             classes[window.toslices()] = block
@@ -61,6 +65,13 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
     )
 
 
+def _on_disk(path: Path, dtype: type[np.generic], shape: tuple[int, int]) -> np.ndarray:
+    """An array in a file. Its room is taken at once: a mapped page that finds the disk full would end the process."""
+    with disk_errors(path), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1])
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
 def write_geoparquet(path: Path, polygons: gpd.GeoDataFrame) -> None:
     """Write GeoParquet, whole or not at all."""
     with whole_file(path) as partial:
@@ -79,9 +90,26 @@ def write_geopackage(path: Path, polygons: gpd.GeoDataFrame, day: date, scratch:
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{day.isoformat()}T00:00:00.000Z"})
     try:
         pyogrio.write_dataframe(polygons, made, layer=LAYER, driver="GPKG", geometry_type="Polygon")
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+        _read_back(made, len(polygons))
+    except (*_GDAL_ERRORS, sqlite3.Error) as error:
         raise cannot_write(path, error) from error
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": former})
     with whole_file(path) as partial:
         made.replace(partial)
+
+
+def _read_back(path: Path, features: int) -> None:
+    """Check a GeoPackage: GDAL builds the spatial index when it closes the file, and keeps it to itself if that fails.
+
+    Raises:
+        sqlite3.Error: the file is not whole.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        for table in (LAYER, f"rtree_{LAYER}_geom_rowid"):
+            (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+            if rows != features:
+                raise sqlite3.DatabaseError(f"{rows} of {features} features are in its table {table}")
+        (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)

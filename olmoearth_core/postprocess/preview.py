@@ -62,9 +62,10 @@ def write_preview(
             extent=(bounds.left, bounds.right, bounds.bottom, bounds.top),
             interpolation="nearest" if factor == 1 else "antialiased",
         )
-        figure.text(0.04, 0.965, title, fontsize=15, fontweight="bold", color=INK, va="top")
-        figure.text(0.04, 0.915, subtitle, fontsize=9.5, color=INK, va="top")
-        figure.text(0.04, 0.02, footer, fontsize=6.5, color="#777777", va="bottom")
+        height = figure.get_figheight()
+        figure.text(0.04, 1 - 0.2 / height, title, fontsize=15, fontweight="bold", color=INK, va="top")
+        figure.text(0.04, 1 - 0.54 / height, subtitle, fontsize=9.5, color=INK, va="top")
+        figure.text(0.04, 0.15 / height, footer, fontsize=6.5, color="#777777", va="bottom")
         _legend(figure, areas, colours, bool((classes >= len(colours)).any()))
         _north(figure)
         _scale_bar(figure, axes, bounds.left, bounds.right)
@@ -98,7 +99,7 @@ def _legend(figure: Figure, areas: Sequence[ClassArea], colours: Sequence[str], 
     if len(areas) > len(shown):
         rows.append((PAPER, f"and {len(areas) - len(shown)} more classes", "see areas.csv"))
     if void:
-        rows.append((VOID, "not mapped", "outside, or never seen clearly"))
+        rows.append((VOID, "not mapped", "outside, or never clear"))
     for i, (colour, name, amount) in enumerate(rows):
         y = top - i * step
         swatch = Rectangle(
