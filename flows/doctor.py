@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -72,10 +73,8 @@ def _libraries() -> Iterator[Check]:
             yield Check(package, "error", f"{found}; needed is below {limit}: {why}. `make install` brings it.")
         else:
             yield Check(package, "ok", found)
-    try:
+    with suppress(PackageNotFoundError):
         yield Check("torchvision", "warning", f"{version('torchvision')} is installed; it may break torchmetrics")
-    except PackageNotFoundError:
-        pass
 
 
 def _device() -> Check:

@@ -1,13 +1,11 @@
 """The one door: the command line, Prefect and dvc.yaml all run a stage through `run_stage`.
 
-Core runs or skips the stage; then what it made is told to DVC, MLflow and the registry. All three are told again after a
-skip: each knows what it has, so that a run killed between making and telling is completed by the same command.
+Core runs or skips the stage; then what it made is told to DVC, MLflow and the registry. They are told after a skip too:
+each knows what it has, so that a run killed between making and telling is completed by the same command.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any
 
 from olmoearth_core import stage as core
@@ -16,6 +14,7 @@ from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from olmoearth_core.stages import STAGES
+from registry.workspace import Workspace
 
 
 def check_stage(name: str) -> None:
@@ -26,6 +25,58 @@ def check_stage(name: str) -> None:
     """
     if name not in STAGES:
         raise ProjectError(f"'{name}' is no stage; the stages are {', '.join(STAGES)}.")
+
+
+def stage_key(project: Project, stage: str, progress: Progress) -> tuple[str, bool]:
+    """(key of the stage for the project as it is now, whether outputs of that key are there and verify).
+
+    Raises:
+        ProjectError: a stage before it has to run first.
+    """
+    found = core.find_result(STAGES[stage], STAGES, project, progress)
+    if found is not None:
+        return found.manifest.key, True
+    return core.resolve_key(STAGES[stage], STAGES, project, progress), False
+
+
+def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str | None = None) -> StageResult:
+    """Run one stage of a project, or skip it when it is up to date, and tell DVC, MLflow and the registry.
+
+    Args:
+        project: the project.
+        stage: name of the stage.
+        progress: who listens.
+        flow_run: Prefect's id of the run, where there is one.
+
+    Raises:
+        BusyError: another run is at work on the project.
+        CoreError: whatever the stage refuses.
+        RegistryError: DVC, MLflow or the database refuses; the outputs are made and stay.
+    """
+    check_stage(stage)
+    workspace = Workspace.from_environment()
+    with core.project_lock(project):
+        context = _context(project, workspace, flow_run)
+        result = core.run_stage(STAGES[stage], STAGES, project, progress)
+        _tell(project, workspace, result, context)
+    return result
+
+
+def _context(project: Project, workspace: Workspace, flow_run: str | None) -> Any:
+    from registry.context import RunContext
+    from registry.dvc import ensure_pipeline
+
+    ensure_pipeline(project, workspace)
+    return RunContext.here(project, flow_run=flow_run)
+
+
+def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any) -> None:
+    from registry import dvc
+    from registry.registry import open_registry
+
+    dvc_hash = dvc.commit(project, workspace, result.stage) if result.stage in dvc.OUTPUTS else None
+    with open_registry(workspace) as registry:
+        registry.record(project, result, context, dvc_hash=dvc_hash)
 
 
 def describe(result: StageResult) -> dict[str, Any]:
@@ -41,6 +92,13 @@ def describe(result: StageResult) -> dict[str, Any]:
     }
 
 
-def forget_scenes(project: Project) -> None:
-    """Drop the frozen scene lists, so that the next run searches the catalogue again."""
-    shutil.rmtree(project.root / "scenes", ignore_errors=True)
+def refresh_scenes(project: Project, progress: Progress) -> None:
+    """Search the catalogue again for the training windows and for the map; the old lists stay where it does not answer.
+
+    Raises:
+        CatalogueError: the catalogue is missing, does not answer, or has nothing for the place.
+    """
+    from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
+
+    freeze_label_scenes(project, progress, refresh=True)
+    freeze_map_scenes(project, progress, refresh=True)

@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.door import describe, run_stage, stage_key
@@ -44,7 +45,7 @@ async def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any
 def stage_task(project: str, stage: str) -> dict[str, Any]:
     """Run one stage of the project folder `project` through the door; returns its result as plain JSON values."""
     loaded = load_project(Path(project))
-    result = describe(run_stage(loaded, stage, progress=current_progress()))
+    result = describe(run_stage(loaded, stage, progress=current_progress(), flow_run=flow_run.id))
     create_markdown_artifact(
         key=f"{loaded.config.name}-{stage}".replace("_", "-"),
         markdown=stage_markdown(loaded.config.name, result),

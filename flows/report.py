@@ -62,3 +62,14 @@ def _bytes(value: int | None) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def summary_lines(result: dict[str, Any]) -> list[str]:
+    """What a stage says of itself, a line each; long lists are counted, their first entries shown."""
+    lines = []
+    for name, value in result["summary"].items():
+        if isinstance(value, list) and len(value) > 3:
+            value = f"{len(value)}: {'; '.join(_plain(item) for item in value[:3])}; ..."
+        text = _plain(value)
+        lines.append(f"  {name.replace('_', ' ')}: {text if len(text) <= 300 else text[:297] + '...'}")
+    return lines

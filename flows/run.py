@@ -1,21 +1,27 @@
-"""Running the lifecycle flow from a command: a Prefect state folder in the workspace, a server only while it is needed."""
+"""Running the lifecycle flow from a command, with Prefect's state in the workspace and a server only while needed."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import project_lock
+from olmoearth_core.store import disk_errors
 
 
 def prepare_prefect() -> None:
     """Point Prefect at the workspace, before it is first imported, unless the environment points it elsewhere."""
     from registry.workspace import Workspace
 
-    os.environ.setdefault("PREFECT_HOME", str(Workspace.from_environment().home / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(Workspace.from_environment().home / "prefect")))
+    with disk_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # a busy laptop needs longer than Prefect's 20 seconds for the first start, which lays the database
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
 def run_lifecycle(
@@ -38,11 +44,11 @@ def run_lifecycle(
     """
     prepare_prefect()
     with project_lock(project):  # before the server starts: a busy project is refused at once
-        from flows.door import forget_scenes
+        from flows.door import refresh_scenes
         from flows.lifecycle import lifecycle
         from flows.progress import listening
 
         if refresh:
-            forget_scenes(project)
+            refresh_scenes(project, progress)
         with listening(progress):
             return lifecycle(str(project.root), until)

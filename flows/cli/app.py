@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flows.cli import audit, demo, doctor, encoders, models, projects, stages
+from flows.cli import audit, demo, doctor, encoders, estimate, models, projects, stages
 from flows.cli.output import fail, quiet_libraries
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (projects, stages, audit, encoders, models, doctor, demo):
+for module in (projects, estimate, stages, audit, models, encoders, doctor, demo):
     module.add_to(app)
 
 

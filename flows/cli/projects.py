@@ -17,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="NAME", help="Folder of the new project; its last part is the name.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="NAME", help="Folder of the new project; its last part is the name.")
+    ],
     template: Annotated[str, typer.Option("--template", "-t", help="Which template to start from.")] = "blank",
     as_json: JsonOption = False,
 ) -> None:
@@ -38,7 +40,7 @@ def init(
     for path in written:
         out.print(f"  {path}", highlight=False, soft_wrap=True)
     out.print(
-        f"Next: put your label files into {folder / 'labels'}, fill in project.yaml, then `olmoearth validate {folder}`.",
+        f"Next: put your labels into {folder / 'labels'}, fill in project.yaml, then `olmoearth validate {folder}`.",
         highlight=False,
         soft_wrap=True,
     )

@@ -53,13 +53,13 @@ def run(
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(project: ProjectArgument = Path(), refresh: RefreshOption = False, as_json: JsonOption = False) -> None:
-        from flows.door import describe, forget_scenes, run_stage
+        from flows.door import describe, refresh_scenes, run_stage
         from olmoearth_core.project import load_project
 
         loaded = load_project(project)
         with progress(as_json) as listener:
             if refresh:
-                forget_scenes(loaded)
+                refresh_scenes(loaded, listener)
             result = describe(run_stage(loaded, name, progress=listener))
         if as_json:
             print_json(result)
