@@ -135,22 +135,27 @@ class _Transform:
 
 
 def _read_layer(path: Path, source: str) -> tuple[dict[str, Any], np.ndarray | None, list[np.ndarray]]:
-    # GDAL's warnings (an unclosed ring, a second layer) become problems of our own wording, or are none
+    """(description, WKB of each feature or None where there is no geometry at all, values of each property)."""
+    errors = pyogrio.errors
+    # Dates of GeoJSON stay text: as dates, one 31 June would make the whole file unreadable without a reason.
+    options = {"DATE_AS_STRING": "YES"} if path.suffix.lower() in (".geojson", ".json") else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # what matters of GDAL's warnings (an open ring) is told in our own words
         try:
             layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-            if len(layers) > 1:
-                raise LabelError(
-                    f"{source}: holds {len(layers)} layers ({', '.join(layers)}). Save the one to use as its own file."
-                )
             layer = layers[0] if layers else None
-            meta, _, wkb, values = pyogrio.raw.read(path, layer=layer, force_2d=True, datetime_as_string=True)
-        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+            meta, _, wkb, values = pyogrio.raw.read(
+                path, layer=layer, force_2d=True, datetime_as_string=True, **options
+            )
+        except (errors.DataSourceError, errors.DataLayerError, errors.FeatureError, ValueError) as error:
             raise LabelError(
                 f"{source}: not a vector file that can be read ({error}). "
                 "Give GeoJSON, GeoPackage, FlatGeobuf or a shapefile."
             ) from error
+    if len(layers) > 1:
+        raise LabelError(
+            f"{source}: holds {len(layers)} layers ({', '.join(layers)}). Save the one to use as its own file."
+        )
     return meta, wkb, values
 
 
