@@ -42,10 +42,14 @@ class Workload:
             )
 
     @property
+    def stride(self) -> int:
+        """Pixels from window to window: whole patches, as mapping lays them."""
+        return max(1, round(self.window_size * (1 - self.overlap) / self.patch_size)) * self.patch_size
+
+    @property
     def windows_per_km2(self) -> float:
         """How many windows a square kilometre of a large map takes."""
-        stride = self.window_size - math.floor(self.window_size * self.overlap)
-        return 1e6 / (stride * self.resolution) ** 2
+        return 1e6 / (self.stride * self.resolution) ** 2
 
     @property
     def patches(self) -> int:

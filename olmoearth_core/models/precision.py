@@ -1,7 +1,8 @@
 """Which numbers an encoder computes with, decided once when it is loaded and recorded as `encoder.precision`.
 
 fp32: everything. bf16: the weights of the large matrices (and so their products and attention) are bfloat16, the
-residual stream, norms, rotations and encodings stay fp32.
+residual stream, norms, rotations and encodings stay fp32; so does attention on CPUs without AMX, where bf16 slows it.
+Measured gains are in docs/benchmarks.md. Train in fp32.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" is bf16 where that is faster: a CPU with AMX, a GPU with bf16.
+    """Choose fp32 or bf16; "auto" is bf16 on a GPU or CPU (AMX, AVX512-BF16) that multiplies it: there it is faster.
 
     Raises:
         CheckpointError: `precision` is none of auto, fp32, bf16.
@@ -49,7 +50,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
+    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if device.type == "cpu" and multiplies else "fp32"
 
 
 def apply_precision(encoder: E_, precision: str) -> E_:

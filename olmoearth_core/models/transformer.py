@@ -37,6 +37,9 @@ def axial_rotation(positions: Tensor, head_dim: int, base: float = 10000.0) -> R
 
 def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups) -> Tensor:
     """Softmax attention within each sample. q (Mq, heads, d), k and v (Mk, heads, d) -> (Mq, heads * d)."""
+    dtype = v.dtype
+    if dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+        q, k, v = q.float(), k.float(), v.float()  # without AMX, bf16 pays in the linear layers but not here
     out, i, j = [], 0, 0
     for (samples, n), (_, m) in zip(q_groups, kv_groups, strict=True):
         a, b = samples * n, samples * m
@@ -44,7 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups)
             x.unflatten(0, (samples, -1)).transpose(1, 2)  # (samples, heads, tokens, d)
             for x in (q[i : i + a], k[j : j + b], v[j : j + b])
         )
-        out.append(F.scaled_dot_product_attention(qg, kg, vg).transpose(1, 2).reshape(a, -1))
+        out.append(F.scaled_dot_product_attention(qg, kg, vg).transpose(1, 2).reshape(a, -1).to(dtype))
         i, j = i + a, j + b
     return out[0] if len(out) == 1 else torch.cat(out)
 

@@ -1,0 +1,76 @@
+"""What every benchmark here shares: interleaved repeats in one process, and results that say where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "numpy", "olmoearth-pretrain-minimal")
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each call of each contender, taken in turn so that a slow minute of the machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(warm_up + repeats):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
+    """How many times faster `fast` is than `slow`: ratio of medians."""
+    return statistics.median(times[slow]) / statistics.median(times[fast])
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "amx_bf16": "amx_bf16" in flags,
+        "avx512_bf16": "avx512_bf16" in flags,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def write(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """Keep results as JSON under benchmarks/results, with the machine, its load and the time."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {
+        "benchmark": name,
+        "when": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
+        "load_average": [round(x, 2) for x in os.getloadavg()],
+        **more,
+        "rows": rows,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table for docs/benchmarks.md."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
