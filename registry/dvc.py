@@ -70,7 +70,7 @@ def ensure_pipeline(project: Project, workspace: Workspace) -> Pipeline:
         top = root
     repository = find_repository(root, top.resolve())
     if repository is None:
-        _dvc(root, "init", "--quiet", *([] if top.resolve() == root else ["--subdir"]))
+        _dvc(root, "init", *([] if top.resolve() == root else ["--subdir"]))
         repository = root
         _write_config(root / ".dvc" / "config", workspace, core="    analytics = false\n    autostage = false\n")
         _add_lines(root / ".dvcignore", NOT_VERSIONED)
@@ -104,7 +104,7 @@ def commit(project: Project, workspace: Workspace, stage: str = "preprocess") ->
     if "DVC_STAGE" in os.environ:
         return content_hash(project.root / OUTPUTS[stage])
     pipeline = ensure_pipeline(project, workspace)
-    _dvc(project.root, "commit", "--quiet", "--force", pipeline.address(stage, project.root))
+    _dvc(project.root, "commit", "--force", pipeline.address(stage, project.root))
     found = recorded_hash(pipeline, stage)
     if found is None:
         raise VersioningError(f"{pipeline.file.with_name(LOCK)}: DVC wrote no hash of {OUTPUTS[stage]}.")
@@ -141,7 +141,7 @@ def push(project: Project, workspace: Workspace) -> None:
     pipeline = ensure_pipeline(project, workspace)
     stages = [pipeline.address(stage, project.root) for stage in OUTPUTS if recorded_hash(pipeline, stage)]
     if stages:
-        _dvc(project.root, "push", "--quiet", *stages)
+        _dvc(project.root, "push", *stages)
 
 
 def to_commit(project: Project) -> list[str]:

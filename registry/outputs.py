@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,12 @@ class Output:
 
     folder: Path
     manifest: Manifest
+    files: Mapping[str, Path] | None = None
+    """Where each file lies, for outputs that a content store keeps under other names."""
+
+    def path(self, name: str) -> Path:
+        """Where the output `name` lies; it may be gone."""
+        return self.folder / name if self.files is None else self.files.get(name, self.folder / name)
 
 
 def find_output(root: Path, stage: str, digest: str) -> Output | None:

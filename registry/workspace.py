@@ -1,6 +1,6 @@
-"""The workspace: where the registry, MLflow, artifacts and dataset versions live.
+"""The workspace: where the registry, MLflow, artifacts and dataset versions live. Knows its settings, alone.
 
-The one place that knows its settings. Everything is embedded below one folder until a setting points elsewhere; the same code then talks to servers.
+Everything is embedded below one folder until a setting points elsewhere; the same code then talks to servers.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""Fixtures: a small project that went through its lifecycle, workspaces, a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import smallrun
+
+from olmoearth_core.project import Project, load_project
+from olmoearth_core.stage import StageResult
+from registry.workspace import Workspace
+
+# each test has a database of its own on one server
+_NUMBER = iter(range(1_000_000))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with every stage's outputs; to be copied, not changed."""
+    project = smallrun.small_project(tmp_path_factory.mktemp("finished") / "small")
+    smallrun.run(project)
+    return project.root
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Project:
+    """A copy of the finished project."""
+    return load_project(shutil.copytree(finished, tmp_path / "small"))
+
+
+@pytest.fixture
+def results(project: Project) -> dict[str, StageResult]:
+    """The finished stages of `project`, as a run that skips them all gives them."""
+    return smallrun.run(project)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace in a folder of its own."""
+    return Workspace.at(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server."""
+    folder = tmp_path_factory.mktemp("postgres")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # pgserver warns where there is none
+        import pgserver
+
+    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    return new_postgres_database(request.getfixturevalue("postgres_server"))
+
+
+def new_postgres_database(server: str) -> str:
+    """Make a database on the server; its URL."""
+    from sqlalchemy import create_engine, make_url, text
+
+    name = f"registry_{next(_NUMBER)}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
