@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shlex
 import socket
@@ -209,20 +210,21 @@ def test_the_database_script_runs_on_postgresql(tmp_path: Path, monkeypatch: pyt
         server.cleanup()
 
 
-def _free_port() -> int:
-    """A port that is free, and so is the one 10000 above it, where SeaweedFS puts its gRPC."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            if port > 50000:
-                continue
-            try:
-                other.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
+def _free_ports(count: int) -> list[int]:
+    """Ports in a row that are free, and so are those 10000 above them, where SeaweedFS puts its gRPC.
+
+    All lie below 32768, where the system takes the ports of outgoing connections from.
+    """
+    for first in random.sample(range(12000, 22000), 100):
+        ports = range(first, first + count)
+        try:
+            for port in (*ports, *(p + 10000 for p in ports)):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return list(ports)
+    raise AssertionError("no free ports")
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +235,8 @@ def store(compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     replaced = {"-dir=/data": f"-dir={folder}", "-ip=store": "-ip=127.0.0.1", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1",
                 "-s3.config=/etc/seaweedfs/s3.json": f"-s3.config={folder / 's3.json'}"}  # fmt: skip
     command = [replaced.get(word, word) for word in compose["services"]["store"]["command"]]
-    port = _free_port()
-    ports = [f"-{part}.port={_free_port()}" for part in ("master", "volume", "filer")]
+    port, *others = _free_ports(4)
+    ports = [f"-{part}.port={number}" for part, number in zip(("master", "volume", "filer"), others, strict=True)]
     weed = Path(sys.executable).with_name("weed")
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
