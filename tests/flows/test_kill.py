@@ -1,4 +1,4 @@
-"""kill -9 in the middle of each stage, then the same command: it finishes, keeps what was complete, equals the other run."""
+"""kill -9 in the middle of each stage, then the same command: it finishes, keeps what was done, equals the other run."""
 
 from __future__ import annotations
 
