@@ -71,7 +71,15 @@ class Composer:
         """
         target = make_target(self.labels, window)
         if (target.classes == IGNORE).all():
-            return None, Record(window.name, "no labelled pixel", 0.0, 0, target.conflicts, [], [])
+            return None, Record(
+                window.name,
+                "no pixel is labelled (labels that are too small, or that contradict each other)",
+                0.0,
+                0,
+                target.conflicts,
+                [],
+                [],
+            )
         config = self.project.config
         steps = config.imagery.framing.spans(window.date)
         cubes = [

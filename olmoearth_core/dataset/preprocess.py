@@ -70,7 +70,7 @@ def preprocess(run: StageRun) -> dict[str, Any]:
         "windows": {split: len(dataset.indices(split)) for split in SPLITS},
         "classes": statistics["classes"],
         "left_out": dict(sorted(reasons.items())),
-        "conflicting_pixels": int(sum(records[k].conflicts for k in used)),
+        "conflicting_pixels": sum(record.conflicts for record in records),
         "warnings": warnings,
     }
 
@@ -101,11 +101,12 @@ def _check_samples(used: Sequence[Record], left_out: Sequence[dict[str, str]], p
         DatasetError: names the classes, how many windows they are in, and why windows were left out.
     """
     reasons = Counter(item["reason"] for item in left_out)
-    why = f" {len(left_out)} windows were left out: " if left_out else ""
-    why += "; ".join(f"{count} with {reason}" for reason, count in reasons.most_common()) + ("." if left_out else "")
+    told = "; ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
+    why = f" Left out: {told}." if told else ""
     if not used:
         raise DatasetError(
-            f"no window can be used.{why} Choose dates with clear scenes, or raise imagery.framing's days."
+            f"no window can be used.{why} Choose dates with clear scenes, give imagery.framing more days, "
+            "or draw labels that hold the centres of pixels."
         )
     present = (np.array([record.pixels for record in used]) > 0).sum(axis=0)
     least = project.config.dataset.min_samples
