@@ -281,3 +281,12 @@ def test_the_reservoir(real_data: Path, tmp_path: Path) -> None:
     assert len(dataset.bands["sentinel2_l2a"]) == 12
     shares = dataset.windows["split"].value_counts(normalize=True)
     assert shares["train"] == pytest.approx(0.6, abs=0.1)
+
+
+def test_names_of_classes_are_escaped_in_the_report(tmp_path: Path) -> None:
+    classes = [{"name": "<b>land</b>", "color": "#aaaaaa"}, {"name": "water", "color": "#2c7fb8"}]
+    labels = [(geometry, name.replace("land", "<b>land</b>"), day) for geometry, name, day in halves(DATE)]
+    result = run_to_dataset(write_shore(tmp_path, {"task.classes": classes}, labels=labels))
+    page = (result.folder / "expectations.html").read_text()
+    assert "&lt;b&gt;land&lt;/b&gt;" in page
+    assert "<b>land" not in page
