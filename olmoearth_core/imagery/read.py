@@ -11,9 +11,9 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -35,12 +35,12 @@ Result = TypeVar("Result")
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; doubles with each, times a random factor so that many readers do not march."""
-_TRANSIENT = (
+_PASSING = (
     "timed out", "timeout", "curl error", "connection", "reset by peer", "temporarily", "could not resolve host",
     "slowdown", "reduce your request rate", "http error code : 5", "http error code: 5", "response_code=5",
     "http response code: 5", "http response code: 429", "response_code=429", "partial file",
 )  # fmt: skip
-_REMOTE_OPTIONS = {
+_NETWORK = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder beside the asset
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
@@ -148,13 +148,15 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         return pixels
 
     def _with(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
-        """Call `use` with the open dataset; again, with growing pauses, on faults that may pass."""
+        """Call `use` with the open dataset; over a network again, with growing pauses, on faults that may pass."""
+        if not is_url(address):
+            return self._once(address, use)
         if address in self._dead:
             raise ImageryError(self._dead[address])
         for attempt in range(ATTEMPTS):
             try:
-                with _environment(address), self._open(address) as dataset:
-                    return use(dataset)
+                with rasterio.Env(**_NETWORK):
+                    return self._once(address, use)
             except TransientError as error:
                 reason = str(error)
                 if attempt + 1 < ATTEMPTS:
@@ -163,16 +165,16 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         self._dead[address] = f"{reason} ({ATTEMPTS} attempts)"
         raise ImageryError(self._dead[address])
 
-    @contextmanager
-    def _open(self, address: str) -> Iterator[_Dataset]:
-        """Lend an open dataset to one thread; on an error it is closed, not kept."""
+    def _once(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
+        """Lend a dataset to this thread; after an error it is closed, not kept."""
         dataset = self._borrow(address) or _Dataset(address)
         try:
-            yield dataset
+            result = use(dataset)
         except BaseException:
             dataset.close()
             raise
         self._keep(address, dataset)
+        return result
 
     def _borrow(self, address: str) -> _Dataset | None:
         with self._lock:
@@ -199,8 +201,10 @@ class _Dataset:
     def __init__(self, address: str):
         self._address = address
         self._seen: set[tuple[int, int]] = set()
-        with self._faults():
+        try:
             self._dataset = rasterio.open(address, sharing=False)
+        except RasterioError as error:
+            raise _fault(error, address) from error
         self.close = self._dataset.close
         if self._dataset.crs is None:
             self.close()
@@ -221,8 +225,10 @@ class _Dataset:
     def read(self, window: SourceWindow) -> NDArray[Any]:
         source = self.header.grid
         inside = window.inside(source)
-        with self._faults():
+        try:
             pixels: NDArray[Any] = self._dataset.read(1, window=inside.to_rasterio())
+        except RasterioError as error:
+            raise _fault(error, self._address) from error
         nodata = self.header.nodata
         if nodata is not None and nodata != 0:
             pixels[np.isnan(pixels) if np.isnan(nodata) else pixels == nodata] = 0
@@ -244,16 +250,6 @@ class _Dataset:
         size = self._dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1)
         return int(size) if size else 0
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except RasterioError as error:
-            reason = _reason(error, self._address)
-            passing = is_url(self._address) and any(sign in reason.lower() for sign in _TRANSIENT)
-            kind = TransientError if passing else ImageryError
-            raise kind(reason) from error
-
 
 def blocks_of(window: SourceWindow, block: tuple[int, int]) -> list[tuple[int, int]]:
     """(row, column) of the blocks of `block` (height, width) that `window` touches, row by row."""
@@ -265,9 +261,10 @@ def blocks_of(window: SourceWindow, block: tuple[int, int]) -> list[tuple[int, i
     ]
 
 
-def _environment(address: str) -> AbstractContextManager[Any]:
-    """GDAL's settings for the network; nothing for local files, where entering one costs more than a read."""
-    return rasterio.Env(**_REMOTE_OPTIONS) if is_url(address) else nullcontext()
+def _fault(error: RasterioError, address: str) -> TransientError | ImageryError:
+    reason = _reason(error, address)
+    passing = is_url(address) and any(sign in reason.lower() for sign in _PASSING)
+    return TransientError(reason) if passing else ImageryError(reason)
 
 
 def _short(address: str) -> str:

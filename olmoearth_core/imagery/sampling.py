@@ -175,12 +175,12 @@ class _Bilinear:
         source = pixels.astype(np.float32)
         (top, bottom), (left, right) = self.at.rows, self.at.columns
         if self.at.separable:
-            lines = _between(source.take(top[:, 0], 0), source.take(bottom[:, 0], 0), self.down)
-            value = _between(lines.take(left[0], 1), lines.take(right[0], 1), self.across)
+            lines = _between(source.take(left[0], 1), source.take(right[0], 1), self.across)
+            value = _between(lines.take(top[:, 0], 0), lines.take(bottom[:, 0], 0), self.down)
         else:
-            west = _between(source[top, left], source[bottom, left], self.down)
-            east = _between(source[top, right], source[bottom, right], self.down)
-            value = _between(west, east, self.across)
+            upper = _between(source[top, left], source[top, right], self.across)
+            lower = _between(source[bottom, left], source[bottom, right], self.across)
+            value = _between(upper, lower, self.down)
         if not pixels.all():
             self._mend(value, source)
         return _as(pixels.dtype, value)
@@ -188,8 +188,12 @@ class _Bilinear:
     def _mend(self, value: NDArray[np.float32], source: NDArray[np.float32]) -> None:
         """Compute anew the pixels of `value` that have a neighbour without data."""
         (top, bottom), (left, right) = self.at.rows, self.at.columns
-        have = source != 0
-        hurt = ~(have[top, left] & have[top, right] & have[bottom, left] & have[bottom, right])
+        empty = source == 0
+        if self.at.separable:
+            lines = empty.take(left[0], 1) | empty.take(right[0], 1)
+            hurt = lines.take(top[:, 0], 0) | lines.take(bottom[:, 0], 0)
+        else:
+            hurt = empty[top, left] | empty[top, right] | empty[bottom, left] | empty[bottom, right]
 
         def at(index: Pixels) -> Pixels:
             chosen: Pixels = np.broadcast_to(index, hurt.shape)[hurt]
