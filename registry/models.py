@@ -90,7 +90,7 @@ def register_model(workspace: Workspace, project: Project, result: StageResult) 
         found = _find(client, name, digest)
         if found is None:
             found = _register(client, workspace, project, result)
-        if found.version == "1" and CHAMPION not in client.get_registered_model(name).aliases:
+        if str(found.version) == "1" and CHAMPION not in client.get_registered_model(name).aliases:
             client.set_registered_model_alias(name, CHAMPION, found.version)
         return _describe(client.get_model_version(name, found.version))
 
@@ -390,7 +390,7 @@ def _one_at_a_time(workspace: Workspace) -> Iterator[None]:
 @contextmanager
 def _client(workspace: Workspace) -> Iterator[Any]:
     """An MLflow client; whatever MLflow refuses becomes one sentence."""
-    where = _without_password(workspace.tracking_uri)
+    where = _hidden(workspace.tracking_uri)
     if workspace.tracking_uri.startswith("sqlite"):
         workspace.home.mkdir(parents=True, exist_ok=True)
     with _quiet(where):
@@ -416,13 +416,13 @@ def _quiet(where: str) -> Iterator[None]:
         try:
             yield
         except (MlflowException, SQLAlchemyError) as error:
-            said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+            said = _hidden(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
             raise ModelError(f"MLflow ({where}) says: {said}. Check MLFLOW_TRACKING_URI and the server.") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+def _hidden(text: str) -> str:
+    """Addresses without their passwords."""
+    return re.sub(r"(//[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)

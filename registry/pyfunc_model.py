@@ -8,8 +8,6 @@ MLflow runs this file by its path ("models from code"), which is why it ends by 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +18,40 @@ from mlflow.pyfunc import PythonModel
 FOLDER = "model"
 """Name of the artifact that is the model folder: weights.safetensors and card.json."""
 
-with warnings.catch_warnings():
-    # MLflow asks for type hints it can turn into a schema; arrays of five axes have none
-    warnings.simplefilter("ignore", UserWarning)
 
-    class SegmentationModel(PythonModel):
-        """A fine-tuned segmenter as a pyfunc."""
+class Segmentation:
+    """A fine-tuned segmenter.
 
-        def load_context(self, context: Any) -> None:
-            """Load weights and card."""
-            from olmoearth_core.models.segmenter import load_model
+    No PythonModel by itself: MLflow would complain that the arrays it takes have no type hints to make a schema of.
+    """
 
-            self.model = load_model(Path(context.artifacts[FOLDER]))
+    def load_context(self, context: Any) -> None:
+        """Load weights and card."""
+        from olmoearth_core.models.segmenter import load_model
 
-        def predict(self, context: Any, model_input: Mapping[str, Any], params: Any = None) -> np.ndarray:
-            """Probability of each class at each pixel.
+        self.model = load_model(Path(context.artifacts[FOLDER]))
 
-            Args:
-                context: not used.
-                model_input: modality -> (B, T, C, H, W) physical values, channels as in card.json, 0 where invalid;
-                    "dates": (B, T) datetime64[D] or ISO 8601 strings; "valid", not required: modality -> (B, T, H, W)
-                    bool, by default where a channel is not 0.
-                params: not used.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Probability of each class at each pixel.
 
-            Returns:
-                (B, K, H, W) float32, summing to 1 over K.
-            """
-            dates = np.asarray(model_input["dates"]).astype("datetime64[D]")
-            inputs = {name: np.asarray(model_input[name]) for name in self.model.card.bands}
-            valid = model_input.get("valid") or {name: (data != 0).any(axis=2) for name, data in inputs.items()}
-            return self.model.predict(inputs, dates, {name: np.asarray(mask, bool) for name, mask in valid.items()})
+        Args:
+            context: not used.
+            model_input: modality -> (B, T, C, H, W) physical values, channels as in card.json, 0 where invalid;
+                "dates": (B, T) datetime64[D] or ISO 8601 strings; "valid", not required: modality -> (B, T, H, W)
+                bool, by default where a channel is not 0.
+            params: not used.
+
+        Returns:
+            (B, K, H, W) float32, summing to 1 over K.
+        """
+        dates = np.asarray(model_input["dates"]).astype("datetime64[D]")
+        inputs = {name: np.asarray(model_input[name]) for name in self.model.card.bands}
+        valid = model_input.get("valid") or {name: (data != 0).any(axis=2) for name, data in inputs.items()}
+        return self.model.predict(inputs, dates, {name: np.asarray(mask, bool) for name, mask in valid.items()})
+
+
+class SegmentationModel(Segmentation, PythonModel):
+    """The same, as MLflow takes it."""
 
 
 set_model(SegmentationModel())

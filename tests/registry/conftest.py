@@ -11,6 +11,7 @@ import smallrun
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
+from registry.models import ModelVersion, register_model
 from registry.workspace import Workspace
 
 # each test has a database of its own on one server
@@ -74,3 +75,16 @@ def new_postgres_database(server: str) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def models_home(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with MLflow's database, which takes seconds to make."""
+    return Workspace.at(tmp_path_factory.mktemp("models") / "home")
+
+
+@pytest.fixture(scope="session")
+def registered(finished: Path, models_home: Workspace) -> ModelVersion:
+    """The finished project's model as MLflow knows it."""
+    project = load_project(finished)
+    return register_model(models_home, project, smallrun.run(project)["finetune"])

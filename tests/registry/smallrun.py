@@ -40,7 +40,7 @@ SCORES = {
 }
 
 
-def small_project(folder: Path, **training: Any) -> Project:
+def small_project(folder: Path, *, name: str = "small", **training: Any) -> Project:
     """A valid project with labels, area, and a static catalogue of two scenes."""
     folder.mkdir(parents=True, exist_ok=True)
     scenes = [
@@ -51,14 +51,15 @@ def small_project(folder: Path, **training: Any) -> Project:
     write_area(folder / "area.geojson", square(0, 0, 64, 32))
     labels = {"class": "forest", "start_datetime": "2024-05-01"}
     write_area(folder / "labels" / "forest.geojson", square(8, 8, 40, 40), **labels)
-    write_settings(folder, **training)
-    return load_project(folder)
+    return write_settings(folder, name=name, **training)
 
 
-def write_settings(folder: Path, *, files: tuple[str, ...] = ("labels/forest.geojson",), **training: Any) -> Project:
+def write_settings(
+    folder: Path, *, name: str = "small", files: tuple[str, ...] = ("labels/forest.geojson",), **training: Any
+) -> Project:
     """Write project.yaml."""
     config = {
-        "name": "small",
+        "name": name,
         "task": {"classes": CLASSES},
         "labels": {"files": list(files)},
         "imagery": {"catalogue": "imagery/catalog.json", "framing": FRAMING},
