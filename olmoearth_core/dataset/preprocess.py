@@ -174,11 +174,11 @@ def _gate(run: StageRun, dataset: Dataset, statistics: dict[str, Any], left_out:
     """
     results = check_dataset(dataset, statistics, run.project, run.progress)
     write_json(run.out / "expectations.json", [result.to_json() for result in results])
-    write_report(run.out / REPORT, run.project, dataset, statistics, results, left_out)
+    write_report(run.out / REPORT, dataset, statistics, results, left_out)
     kept = run.project.state / REPORT
     errors = failed_errors(results)
     if errors:
-        write_report(kept, run.project, dataset, statistics, results, left_out)
+        write_report(kept, dataset, statistics, results, left_out)
         raise ExpectationError(
             f"the training set fails {len(errors)} expectation(s): {'; '.join(e.sentence for e in errors[:3])}. "
             f"Nothing was published; the report is {kept}."

@@ -16,7 +16,6 @@ import numpy as np
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.dataset.expectations import Result, failed_errors
 from olmoearth_core.labels.split import SPLITS
-from olmoearth_core.project import Project
 from olmoearth_core.store import write_text
 
 _SPLIT_COLORS = {"train": "#4c78a8", "validation": "#f2a541", "test": "#b5508f"}
@@ -46,27 +45,28 @@ th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; } t
 
 def write_report(
     path: Path,
-    project: Project,
     dataset: Dataset,
     statistics: Mapping[str, Any],
     results: Sequence[Result],
     left_out: Sequence[Mapping[str, str]],
 ) -> None:
-    """Write the page, whole or not at all."""
-    title = f"Training set of {project.config.name}"
+    """Write the page, whole or not at all.
+
+    It names neither the project nor its colours: the same training set has the same page in every project.
+    """
     sections = [
         _section("Expectations", _expectations(results)),
-        _section("Classes", _classes(project, statistics)),
+        _section("Classes", _classes(statistics)),
         _section("Where the windows are", _map(dataset)),
         _section("Bands, over valid training pixels", _bands(statistics)),
         _section("Windows left out", _left_out(left_out)),
     ]
-    body = f"<header><h1>{escape(title)}</h1>{_verdict(dataset, results)}</header>{''.join(sections)}"
+    body = f"<header><h1>Training set</h1>{_verdict(dataset, results)}</header>{''.join(sections)}"
     write_text(
         path,
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{body}</main></body></html>\n",
+        f"<title>Training set</title><style>{_STYLE}</style></head><body><main>{body}</main></body></html>\n",
     )
 
 
@@ -127,17 +127,15 @@ def _expectation(result: Result) -> list[str]:
     ]
 
 
-def _classes(project: Project, statistics: Mapping[str, Any]) -> str:
+def _classes(statistics: Mapping[str, Any]) -> str:
     classes = statistics["classes"]
     total = max(sum(split["pixels"] for splits in classes.values() for split in splits.values()), 1)
     rows = []
-    for config in project.config.task.classes:
-        splits = classes[config.name]
+    for name, splits in classes.items():
         share = sum(split["pixels"] for split in splits.values()) / total
-        bar = f'<svg width="120" height="14"><rect width="{120 * share:.1f}" height="14" fill="{config.color}"/></svg>'
+        bar = f'<rect width="{120 * share:.1f}" height="14" fill="currentColor" opacity=".4"/>'
         counts = [f"{splits[s]['windows']:,} / {splits[s]['pixels']:,}" for s in SPLITS]
-        name = f'<span class="swatch" style="background:{config.color}"></span>{escape(config.name)}'
-        rows.append([name, f"{share:.1%}", bar, *counts])
+        rows.append([escape(name), f"{share:.1%}", f'<svg width="120" height="14">{bar}</svg>', *counts])
     head = ["Class", "Share", "", *(f"{split}: windows / pixels" for split in SPLITS)]
     return _table(head, rows, frozenset({1, 3, 4, 5}))
 

@@ -122,15 +122,19 @@ def test_few_files_that_xarray_opens(dataset: Dataset) -> None:
         assert cubes["dates"][row].values.astype("datetime64[D]").tolist() == dataset.read(3).dates.tolist()
 
 
-def test_the_same_project_twice_gives_the_same_bytes(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_same_work_gives_the_same_bytes_under_any_name_and_colour(dataset: Dataset, tmp_path: Path) -> None:
     scenes = [clear_scene("A", DATE, seed=1), clear_scene("B", "2024-07-01", seed=2, cloudy=slice(0, 40))]
-    again = run_to_dataset(write_shore(tmp_path, scenes=scenes, labels=halves(DATE, "2024-07-01")))
+    changes = {
+        "name": "another",
+        "task.classes": [{"name": "land", "color": "#010101"}, {"name": "water", "color": "#020202"}],
+    }
+    again = run_to_dataset(write_shore(tmp_path, changes, scenes=scenes, labels=halves(DATE, "2024-07-01")))
     assert digest(again.folder) == digest(dataset.folder)
 
 
 def test_the_report_reads_offline_and_names_no_time(dataset: Dataset) -> None:
     page = (dataset.folder / "expectations.html").read_text()
-    assert "Training set of shore" in page
+    assert "Fit for training" in page
     assert "no valid pixel: clouds" in page
     assert not [word for word in ("http", "<script", "<link") if word in page]
     assert str(dataset.folder.parents[1]) not in page
