@@ -6,6 +6,7 @@ nothing about weights, so every encoder can use them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ class Batch:
     patch_size: int
     resolution: float
     """Metres per pixel."""
+    full: bool = False
+    """Nothing is missing: every mask is True throughout."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -53,6 +56,8 @@ class Batch:
         """(B, T, rows, columns): a patch is present where its top-left pixel is valid, as in pretraining."""
         b, t, _, _ = self.shape
         p = self.patch_size
+        if self.full:
+            return np.ones((b, t, *self.grid), dtype=bool)
         return np.array(np.broadcast_to(self.valid[modality][:, :, ::p, ::p], (b, t, *self.grid)))
 
 
@@ -66,16 +71,23 @@ class Layout:
 
     present: dict[str, Booleans]
     """(B, T, rows, columns, G) by modality."""
+    full: bool = False
+    """Nothing is missing."""
 
     @cached_property
     def frames(self) -> dict[str, NDArray[np.intp] | None]:
         """Flat indices b * T + t of the timesteps with any token, by modality; None where that is all of them."""
+        if self.full:
+            return dict.fromkeys(self.present)
         used = {m: p.any(axis=(2, 3, 4)).ravel() for m, p in self.present.items()}
         return {m: None if u.all() else np.flatnonzero(u) for m, u in used.items()}
 
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """(B,) present tokens of each sample."""
+        if self.full:
+            samples = len(next(iter(self.present.values())))
+            return np.full(samples, sum(p.size for p in self.present.values()) // samples)
         counts: NDArray[np.intp] = sum(p.sum(axis=(1, 2, 3, 4)) for p in self.present.values())  # type: ignore[assignment]
         return counts
 
@@ -88,13 +100,15 @@ class Layout:
     @cached_property
     def groups(self) -> tuple[tuple[int, int], ...]:
         """(samples, tokens per sample) of each run of equal length in packed order."""
+        if self.full:
+            return ((len(self.counts), int(self.counts[0])),)
         lengths, samples = np.unique(self.counts[self.samples], return_counts=True)
         return tuple((int(s), int(n)) for s, n in zip(samples, lengths, strict=True))
 
     @cached_property
     def plain(self) -> bool:
         """Dense and packed order are the same: one modality, nothing missing."""
-        return len(self.present) == 1 and all(p.all() for p in self.present.values())
+        return len(self.present) == 1 and (self.full or all(p.all() for p in self.present.values()))
 
     @cached_property
     def dense(self) -> NDArray[np.intp]:
@@ -166,8 +180,9 @@ def check(
             f"{h // patch_size * patch_size} x {w // patch_size * patch_size} or more, or choose another patch_size."
         )
     masks = {m: _valid(m, (valid or {}).get(m), shape) for m in names}
-    batch = Batch(data, supplied, masks, _dates(dates, (b, t), masks), int(patch_size), float(resolution))
-    if not any(batch.present(m).any() for m in names):
+    full = all(mask.all() for mask in masks.values())
+    batch = Batch(data, supplied, masks, _dates(dates, (b, t), masks), int(patch_size), float(resolution), full)
+    if not full and not any(batch.present(m).any() for m in names):
         raise EncoderInputError(
             f"nothing is present: no patch of any of the {b} samples is valid in any timestep of {', '.join(names)}."
         )
@@ -230,8 +245,10 @@ def _dates(given: Any, shape: tuple[int, int], valid: Mapping[str, Booleans]) ->
             f"dates have shape {dates.shape}; expected is one per sample and timestep, (B, T) = {shape}."
         )
     days = dates.astype("datetime64[D]")
+    if not (unknown := np.isnat(days)).any():
+        return days
     needed = np.any([v.any(axis=(2, 3)) for v in valid.values()], axis=0)
-    if (lost := np.argwhere(np.isnat(days) & needed)).size:
+    if (lost := np.argwhere(unknown & needed)).size:
         sample, step = lost[0]
         raise EncoderInputError(f"dates are NaT at sample {sample}, timestep {step}, which has valid pixels.")
     return days
@@ -241,9 +258,10 @@ def _measured(modality: str, cube: Tensor, valid: Booleans) -> None:
     """Refuse NaN, infinity and the missing value in valid pixels."""
     if not cube.is_floating_point() or cube.device.type == "meta":
         return
-    bad = ~torch.isfinite(cube) | (cube == MISSING)
-    if not bool(bad.any()):
+    low, high = torch.aminmax(cube)  # one pass, in which NaN wins: almost always there is nothing to look for
+    if float(low) > MISSING and math.isfinite(float(high)):
         return
+    bad = ~torch.isfinite(cube) | (cube == MISSING)
     wrong = bad.cpu().numpy() & valid[:, :, None]
     if wrong.any():
         sample, step, channel, row, col = (int(i) for i in np.argwhere(wrong)[0])

@@ -27,6 +27,8 @@ class Features:
     """(B, T, H/p, W/p, G, D) fp32 by modality; zeros where a token is missing."""
     present: dict[str, Tensor]
     """(B, T, H/p, W/p, G) bool by modality."""
+    full: bool = False
+    """Nothing is missing, so that pooling need not count."""
     read_locations: Callable[[], tuple[Tensor, Tensor]] | None = None
 
     def map(self) -> Tensor:
@@ -34,6 +36,9 @@ class Features:
 
         A modality with nothing present at a patch does not count there; a patch without any is zero.
         """
+        if self.full:
+            means = [tokens.mean(dim=(1, 4)) for tokens in self.tokens.values()]
+            return (sum(means[1:], means[0]) / len(means)).permute(0, 3, 1, 2)
         total: Tensor | None = None
         seen: Tensor | None = None
         for m, tokens in self.tokens.items():

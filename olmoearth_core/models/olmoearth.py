@@ -39,7 +39,7 @@ class OlmoEarth(Encoder):
         present = {
             m: np.repeat(batch.present(m)[..., None], len(self.config.band_sets[m]), axis=-1) for m in batch.data
         }
-        layout = Layout(present)
+        layout = Layout(present, batch.full)
         x = self.tokenizer(batch, layout)  # (R, D): the timesteps that have any token
         where = self.tokenizer.positions(batch, layout) if self.config.rope else None  # (R, 3)
         if not layout.plain:
@@ -67,5 +67,6 @@ class OlmoEarth(Encoder):
         return Features(
             tokens={m: t.view(*shapes[m], -1) for m, t in zip(shapes, dense.split(sizes), strict=True)},
             present={m: torch.as_tensor(np.ascontiguousarray(p), device=x.device) for m, p in layout.present.items()},
+            full=layout.full,
             read_locations=(lambda: pooler(x, where, batch, layout)) if pooler is not None else None,
         )

@@ -7,6 +7,7 @@ resolution), one from v1.1 on. Everything after this file costs in proportion to
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -101,11 +102,11 @@ class Tokenizer(nn.Module):
             }
             absent = tuple(i for i, b in enumerate(modality.band_names) if source[b] is None)
             x = x[:, [supplied.index(source[b] or supplied[0]) for b in modality.band_names]]
-        low, span = (torch.tensor(v, dtype=torch.float64, device=x.device)[:, None, None] for v in _range(modality))
+        low, span = value_range(modality, x.device)
         x = ((x - low) / span).float()
         if absent:
             x[:, absent] = 0.0
-        if not valid.all():
+        if not batch.full and not valid.all():
             x = x.masked_fill(~torch.as_tensor(valid, device=x.device), 0.0)
         return x
 
@@ -120,8 +121,9 @@ class Tokenizer(nn.Module):
         embeds = list(cast(nn.ModuleList, self.embed[name]))
         if sets == (order,):
             return cast(Tensor, embeds[0](image))[..., None, :]
-        parts = [embed(image[:, [order.index(b) for b in bands]]) for embed, bands in zip(embeds, sets, strict=True)]
-        return torch.stack(parts, dim=-2)
+        return torch.stack(
+            [e(image[:, _channels(order, bands)]) for e, bands in zip(embeds, sets, strict=True)], dim=-2
+        )
 
     def encode(self, name: str, x: Tensor, batch: Batch, frames: NDArray[np.intp] | None) -> Tensor:
         """Add the encodings to x (F, h, w, G, D), a quarter of D each: band set | time slot | month | place.
@@ -130,27 +132,14 @@ class Tokenizer(nn.Module):
         """
         n = self.config.embedding_size // 4
         (_, timesteps, _, _), (h, w) = batch.shape, batch.grid
-        month = _month(batch.dates).ravel()
-        slot = np.tile(np.arange(timesteps), len(batch.dates))
-        if frames is not None:
-            month, slot = month[frames], slot[frames]
-        device = x.device
-        x = x.float()
-        parts = list(x.split(n, dim=-1))  # 4 x (F, h, w, G, n)
-        parts[0] = parts[0] + self.channel[name]
-        parts[2] = parts[2] + self.month_table[torch.as_tensor(month, device=device)][:, None, None, None]
+        frame = np.arange(batch.dates.size) if frames is None else frames
+        band_set, slot, month, place = x.float().split(n, dim=-1)  # each (F, h, w, G, n)
+        band_set = band_set + self.channel[name]
+        month = month + _rows(self.month_table, _month(batch.dates).ravel()[frame])
         if not self.config.rope:
-            parts[1] = (
-                parts[1]
-                + sincos(torch.arange(timesteps, device=device), n)[torch.as_tensor(slot, device=device)][
-                    :, None, None, None
-                ]
-            )
-            step = batch.resolution * batch.patch_size / 10.0
-            col, row = (sincos(torch.arange(k, device=device) * step, n // 2) for k in (w, h))
-            place = torch.cat([col.expand(h, w, -1), row[:, None].expand(h, w, -1)], dim=-1)  # (h, w, n)
-            parts[3] = parts[3] + place[:, :, None]
-        return torch.cat(parts, dim=-1)
+            slot = slot + _rows(slot_table(timesteps, n, x.device), frame % timesteps)
+            place = place + place_table(h, w, batch.resolution * batch.patch_size / 10.0, n, x.device)
+        return torch.cat([band_set, slot, month, place], dim=-1)
 
     def positions(self, batch: Batch, layout: Layout) -> Tensor:
         """(R, 3) fp32 coordinates of the tokens of `forward`: time (units of 30 days since 2000), row, column."""
@@ -168,11 +157,46 @@ class Tokenizer(nn.Module):
         return out[0] if len(out) == 1 else torch.cat(out)
 
 
-def _range(modality: Modality) -> tuple[list[float], list[float]]:
-    """Lower end and width of mean +- 2 std, by band."""
+# Tables that depend on little and are asked for with every batch. They are made outside of inference mode, so that a
+# table first needed while mapping can be used while training.
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def value_range(modality: Modality, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Lower end and width of mean +- 2 std, by band, (C, 1, 1) float64."""
     low = [b.mean - 2 * b.std for b in modality.bands]
     high = [b.mean + 2 * b.std for b in modality.bands]
-    return low, [b - a for a, b in zip(low, high, strict=True)]
+    span = [b - a for a, b in zip(low, high, strict=True)]
+    a, b = (torch.tensor(v, dtype=torch.float64, device=device)[:, None, None] for v in (low, span))
+    return a, b
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def slot_table(timesteps: int, size: int, device: torch.device) -> Tensor:
+    """(T, size): the place in the sequence."""
+    return sincos(torch.arange(timesteps, device=device), size)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def place_table(h: int, w: int, step: float, size: int, device: torch.device) -> Tensor:
+    """(h, w, 1, size): the column in the first half, the row in the second, in units of `step` * 10 m."""
+    col, row = (sincos(torch.arange(k, device=device) * step, size // 2) for k in (w, h))
+    return torch.cat([col.expand(h, w, -1), row[:, None].expand(h, w, -1)], dim=-1)[:, :, None]
+
+
+def _rows(table: Tensor, index: NDArray[np.int64]) -> Tensor:
+    """Rows of a (K, n) table, one per frame: (F, 1, 1, 1, n)."""
+    return table.index_select(0, torch.as_tensor(index, device=table.device))[:, None, None, None]
+
+
+def _channels(order: tuple[str, ...], bands: tuple[str, ...]) -> slice | list[int]:
+    """Where `bands` stand in `order`; a slice where they are neighbours, which costs no copy."""
+    index = [order.index(b) for b in bands]
+    first = index[0]
+    return slice(first, first + len(index)) if index == list(range(first, first + len(index))) else index
 
 
 def sincos(position: Tensor, size: int) -> Tensor:
