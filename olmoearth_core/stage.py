@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import BusyError, ProjectError, StoreError
 from olmoearth_core.manifest import (
-    MANIFEST,
     SCRATCH,
     Manifest,
     damage,
@@ -240,7 +239,7 @@ def _finished(stage: Stage, stages: Mapping[str, Stage], project: Project, progr
     manifest = _manifest(plan.folder, plan.key)
     if manifest is None:
         raise ProjectError(
-            f"{project.root}: the stage '{stage.name}' has no up-to-date outputs in {plan.folder.name}. "
+            f"{project.root}: the stage '{stage.name}' has no up-to-date outputs in {plan.place}. "
             f"Run `olmoearth {stage.name}` first, or `olmoearth run` for all stages."
         )
     return Upstream(plan.folder, manifest)
@@ -280,7 +279,6 @@ def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: 
     resumed = work.exists()
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
-        (work / MANIFEST).unlink(missing_ok=True)  # of outputs that no longer verify
         start = time.perf_counter()
         summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
         outputs = describe_outputs(work)

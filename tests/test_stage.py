@@ -118,7 +118,7 @@ def test_a_stage_whose_upstream_is_missing_names_the_command_to_run(tmp_path: Pa
     table = toy.stages()
     for ask in (run_stage, find_result, resolve_key):
         with pytest.raises(
-            ProjectError, match=r"stage 'gather' has no up-to-date outputs.*Run `olmoearth gather` first"
+            ProjectError, match=r"'gather' has no up-to-date outputs in data/gather\. Run `olmoearth gather` first"
         ):
             ask(table["report"], table, project, Silent())
     run_stage(table["gather"], table, project, Silent())
@@ -349,12 +349,19 @@ def test_what_a_resumed_stage_cost_says_that_it_was_resumed(tmp_path: Path) -> N
 
 
 def test_a_run_killed_just_after_publishing_is_complete_and_tidied(tmp_path: Path) -> None:
-    project = toy.write_project(tmp_path)
-    toy.run_all(project)
+    toy.run_all(toy.write_project(tmp_path))
     project = toy.write_project(tmp_path, {"model.window_size": 128})
-    _kill_at(tmp_path, "rename:3")  # gather is published; total's work is about to be
+    _kill_at(tmp_path, "renamed:2")  # gather is published, what stood there before is not yet removed
+    assert len(list((project.state / "trash").iterdir())) == 1
     assert ran(project) == ["total", "report"]
     _assert_clean(project)
+
+
+def test_finished_work_is_published_without_doing_it_again(tmp_path: Path, log: Path) -> None:
+    project = toy.write_project(tmp_path)
+    _kill_at(tmp_path, "rename:2")  # gather is in place, total is about to be published
+    assert ran(project) == ["total", "report"]
+    assert log.read_text().splitlines().count("total") == 1
 
 
 def test_finished_work_that_was_damaged_before_it_was_published_is_made_again(tmp_path: Path) -> None:

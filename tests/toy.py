@@ -3,7 +3,8 @@
     python toy.py FOLDER [STAGE ...]
 
 Environment: TOY_LOG names a file that gets a line for each piece of work; TOY_STOP makes the program halt at a place:
-"part:2" (gather has made two parts), "worked" (a stage function has returned), "rename:N" (before the Nth rename).
+"part:2" (gather has made two parts), "worked" (a stage function has returned), "rename:N" and "renamed:N" (before and
+after the Nth rename).
 """
 
 from __future__ import annotations
@@ -141,22 +142,23 @@ def run_all(project: Project, table: dict[str, Stage] | None = None) -> dict[str
     return {name: run_stage(stage, table, project, Silent()) for name, stage in table.items()}
 
 
-def _die_at_rename(count: int) -> None:
+def _die_at_rename(count: int, *, after: bool) -> None:
     rename, seen = Path.rename, []
 
     def counted(self: Path, target: Path) -> Path:
         seen.append(target)
+        done = rename(self, target) if after or len(seen) < count else target
         if len(seen) == count:
             os.kill(os.getpid(), signal.SIGKILL)
-        return rename(self, target)
+        return done
 
     Path.rename = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     place, _, number = os.environ.get("TOY_STOP", "").partition(":")
-    if place == "rename":
-        _die_at_rename(int(number))
+    if place.startswith("rename"):
+        _die_at_rename(int(number), after=place == "renamed")
     loaded = load_project(Path(sys.argv[1]))
     for stage_name in sys.argv[2:] or stages():
         run_stage(stages()[stage_name], stages(), loaded, Silent())
