@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 
 def fail(error: BaseException, as_json: bool, code: int) -> int:
