@@ -90,10 +90,12 @@ def _audit(session: Session, workspace: Workspace, path: Path, checksum: str, pr
 
 def _look(path: Path) -> tuple[dict[str, str], str | None, str]:
     """Tags, digest of the pixels, and, for a file that is no raster, why not."""
+    tags: dict[str, str] = {}
     try:
-        return tags_of(path), pixels_sha256(path), ""
+        tags = tags_of(path)
+        return tags, pixels_sha256(path), ""
     except AuditError as error:
-        return {}, None, str(error)
+        return tags, None, str(error)
 
 
 def _find(
@@ -101,19 +103,21 @@ def _find(
 ) -> tuple[schema.Map | None, FoundBy | None, schema.Product | None]:
     """The map that the file belongs to, how it was found, and the product that it is."""
     products = select(schema.Map, schema.Product).join(schema.Product).order_by(schema.Map.id.desc())
-    same_name, same_pixels = schema.Map.name == claimed, schema.Product.pixels_sha256 == pixels
-    tries: list[tuple[FoundBy, Select[tuple[schema.Map, schema.Product]]]] = [
-        ("checksum", products.where(schema.Product.sha256 == checksum, same_name)),
-        ("checksum", products.where(schema.Product.sha256 == checksum)),
-        ("tags", products.where(same_name, same_pixels)),
-    ]
-    if claimed is None:
-        tries.append(("pixels", products.where(same_pixels)))
+    same_bytes = products.where(schema.Product.sha256 == checksum)
+    named = schema.Map.name == claimed
+    tries: list[tuple[FoundBy, Select[tuple[schema.Map, schema.Product]]]] = [("checksum", same_bytes)]
+    if claimed is not None:
+        tries.insert(0, ("checksum", same_bytes.where(named)))
+    if pixels is not None:  # a comparison with None would be true of every product that is no raster
+        same_pixels = products.where(schema.Product.pixels_sha256 == pixels)
+        tries.append(("pixels", same_pixels) if claimed is None else ("tags", same_pixels.where(named)))
     for found_by, wanted in tries:
         if (row := session.execute(wanted.limit(1)).first()) is not None:
             return row[0], found_by, row[1]
-    by_name = session.scalars(select(schema.Map).where(same_name).order_by(schema.Map.id.desc()).limit(1)).first()
-    return by_name, ("tags" if by_name is not None else None), None
+    if claimed is not None:
+        by_name = session.scalars(select(schema.Map).where(named).order_by(schema.Map.id.desc()).limit(1)).first()
+        return by_name, "tags", None
+    return None, None, None
 
 
 def _check_file(made: schema.Map, found_by: FoundBy, product: schema.Product | None) -> Check:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
+from typing import Any
 
 from olmoearth_core.digest import canonical_json
 from registry.errors import AuditError
@@ -17,13 +19,12 @@ def pixels_sha256(path: Path) -> str:
     Raises:
         AuditError: the file is not a raster.
     """
-    import rasterio
     from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
     digest = hashlib.sha256()
     try:
-        with rasterio.open(path) as raster:
+        with _open(path) as raster:
             header = {
                 "size": [raster.count, raster.height, raster.width],
                 "crs": raster.crs.to_wkt() if raster.crs else None,
@@ -47,19 +48,27 @@ def tags_of(path: Path) -> dict[str, str]:
     Raises:
         AuditError: the file is not a raster.
     """
-    import rasterio
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(path) as raster:
+        with _open(path) as raster:
             return {name: value for name, value in raster.tags().items() if name.startswith("OLMOEARTH_")}
     except RasterioError as error:
         raise AuditError(f"{path}: not a raster that GDAL can read ({_first(error)}).") from error
 
 
-def _colours(raster: object, band: int) -> dict[str, list[int]] | None:
+def _open(path: Path) -> Any:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # any file may be asked about
+        return rasterio.open(path)
+
+
+def _colours(raster: Any, band: int) -> dict[str, list[int]] | None:
     try:
-        table = raster.colormap(band)  # type: ignore[attr-defined]
+        table = raster.colormap(band)
     except ValueError:  # the band has none
         return None
     return {str(value): list(colour) for value, colour in table.items()}

@@ -80,7 +80,7 @@ class Registry(AbstractContextManager["Registry"]):
         for stage in STAGES[result.stage].after:
             before = find_output(project.root, stage, result.manifest.inputs[stage])
             if before is not None:
-                self.record(project, _found(project, before), context)
+                self.record(project, found_result(project, before), context)
         facts = gather(self.workspace, project, result, dvc_hash=dvc_hash, model=model)
         with self.database.write() as session:
             return _write(session, project, result, context, facts)
@@ -135,7 +135,7 @@ class Registry(AbstractContextManager["Registry"]):
             return run if session.scalars(select(table.id).where(same).limit(1)).first() is not None else None
 
 
-def _found(project: Project, output: Output) -> StageResult:
+def found_result(project: Project, output: Output) -> StageResult:
     """Outputs in the project folder as the result of a stage that was skipped."""
     manifest = output.manifest
     place = output.folder.relative_to(project.root).as_posix()

@@ -1,15 +1,11 @@
 """A lifecycle that takes a second: real files, manifests, keys and a real model, small in what the stages compute.
 
-The stages are the platform's own (settings, inputs, places); only their functions are replaced. Also a program, for
-tests that need a second process:
-
-    python smallrun.py PROJECT HOME STAGE        run a stage and tell the registry
+The stages are the platform's own (settings, inputs, places); only their functions are replaced.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,21 +157,3 @@ _RUNS = {
     "postprocess": _postprocess,
 }
 SMALL = {name: replace(stage, run=_RUNS[name]) for name, stage in STAGES.items()}
-
-
-def main() -> None:
-    """Run a stage and tell the registry, as the door does."""
-    from registry.context import RunContext
-    from registry.registry import open_registry
-    from registry.workspace import Workspace
-
-    folder, home, stage = sys.argv[1:]
-    project, workspace = load_project(Path(folder)), Workspace.at(Path(home))
-    context = RunContext.here(project)
-    result = run(project, stage)[stage]
-    with open_registry(workspace) as registry:
-        registry.record(project, result, context)
-
-
-if __name__ == "__main__":
-    main()
