@@ -12,7 +12,7 @@ import pytest
 import smallrun
 import yaml
 
-from olmoearth_core.project import Project
+from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from registry import dvc, git
 from registry.context import RunContext
@@ -223,3 +223,18 @@ def test_git_is_not_misled_by_the_environment(project: Project, monkeypatch: pyt
     """A git hook that starts a run sets GIT_DIR; it must not become the project's repository."""
     monkeypatch.setenv("GIT_DIR", os.fspath(Path(__file__).parents[2] / ".git"))
     assert git.top(project.root) is None
+
+
+def test_the_root_pipeline_is_the_reference_projects(workspace: Workspace, tmp_path: Path) -> None:
+    """In a clone, so that this repository's own configuration stays as it is."""
+    root = Path(__file__).parents[2]
+    clone = tmp_path / "clone"
+    git.git(root, "clone", "--quiet", "--no-hardlinks", os.fspath(root), os.fspath(clone))
+    reference = load_project(clone / "projects" / "reservoir")
+    pipeline = dvc.ensure_pipeline(reference, workspace)
+    assert pipeline.file == clone / "dvc.yaml"
+    assert pipeline.names == {"export": "export", "preprocess": "preprocess"}
+    stages = yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
+    for stage in dvc.OUTPUTS:
+        assert stages[stage] == {"wdir": "projects/reservoir", **dvc.stage_definition(reference, stage)}
+    assert git.git(clone, "status", "--porcelain") == "", "nothing of this machine gets into git"
