@@ -47,7 +47,7 @@ def test_the_least_cloudy_scene_wins_and_others_fill_its_clouds(tmp_path: Path) 
         tmp_path,
         [
             StacScene("hazy", "2024-05-01", {"B02": flat(500), "SCL": classes([[4, 4], [4, 4]])}, cloud_cover=60),
-            StacScene("clear", "2024-05-20", {"B02": flat(300), "SCL": classes([[4, 9], [3, 11]])}, cloud_cover=5),
+            StacScene("most clear", "2024-05-20", {"B02": flat(300), "SCL": classes([[4, 9], [3, 11]])}, cloud_cover=5),
             StacScene("late", "2024-06-02", {"B02": flat(900), "SCL": classes([[9, 8], [10, 1]])}, cloud_cover=0),
         ],
         [MAY, JUNE],
@@ -63,10 +63,10 @@ def test_the_least_cloudy_scene_wins_and_others_fill_its_clouds(tmp_path: Path) 
 
 def test_equal_cloud_cover_is_decided_by_date_then_name_and_unknown_comes_last(tmp_path: Path) -> None:
     scenes = [
-        StacScene("c", "2024-05-03", {"B02": flat(3)}, cloud_cover=10),
-        StacScene("b", "2024-05-02", {"B02": flat(2)}, cloud_cover=10),
-        StacScene("a", "2024-05-02", {"B02": flat(1)}, cloud_cover=10),
-        StacScene("unknown", "2024-05-01", {"B02": flat(9)}, cloud_cover=None),
+        StacScene("b", "2024-05-03", {"B02": flat(3)}, cloud_cover=10),
+        StacScene("d", "2024-05-02", {"B02": flat(2)}, cloud_cover=10),
+        StacScene("c", "2024-05-02", {"B02": flat(1)}, cloud_cover=10),
+        StacScene("a", "2024-05-01", {"B02": flat(9)}, cloud_cover=None),
     ]
     for expected in (1, 2, 3, 9):
         cube = compose_b02(tmp_path / str(expected), scenes, [MAY])
