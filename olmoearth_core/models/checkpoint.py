@@ -23,6 +23,7 @@ from olmoearth_core.models.olmoearth import OlmoEarth
 from olmoearth_core.models.origin import OLMOEARTH_LICENCE, OLMOEARTH_RESTRICTIONS, Origin
 from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
 from olmoearth_core.models.sources import OWN, Files, locate
+from olmoearth_core.models.transformer import Attention, mixed_frequencies
 from olmoearth_core.store import whole_file, write_json
 
 FORMAT = 1
@@ -39,6 +40,8 @@ def build(name: str, *, seed: int = 0) -> OlmoEarth:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+            if isinstance(module, Attention) and module.frequencies is not None:
+                module.frequencies.data.copy_(mixed_frequencies(module.frequencies.shape[-1] * 2, module.heads))
         if encoder.pooler is not None:
             nn.init.trunc_normal_(encoder.pooler.query, std=0.02)
     return encoder.eval()
@@ -144,7 +147,11 @@ def _read_pth(path: Path) -> Mapping[str, Tensor]:
 
 
 def _assemble(config: EncoderConfig, state: dict[str, Tensor], origin: Origin, where: str) -> OlmoEarth:
-    """An encoder around the tensors of `state`, which are not copied."""
+    """An encoder around the tensors of `state`, which are not copied.
+
+    Built on the meta device, where constructors may create but not compute: arithmetic there would import torch's
+    compiler, which takes seconds.
+    """
     with torch.device("meta"):
         encoder = OlmoEarth(config, origin)
     needed: dict[str, Tensor] = encoder.state_dict()

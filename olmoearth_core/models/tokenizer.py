@@ -211,7 +211,7 @@ def sincos(position: Tensor, size: int) -> Tensor:
 
 def month_table(size: int) -> Tensor:
     """(12, size): sine of the month's place in the year in the first half, cosine in the second."""
-    angle = (torch.arange(12) / (12 / (2 * math.pi)))[:, None].expand(12, size // 2)
+    angle = (torch.arange(12, device="cpu") / (12 / (2 * math.pi)))[:, None].expand(12, size // 2)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 

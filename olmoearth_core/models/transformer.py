@@ -61,7 +61,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         # Learned rotary frequencies (axis, heads, head_dim / 2), always fp32: angles reach hundreds of radians.
-        self.frequencies = nn.Parameter(mixed_frequencies(dim // heads, heads)) if mixed else None
+        self.frequencies = nn.Parameter(torch.zeros(3, heads, dim // heads // 2)) if mixed else None
 
     def forward(self, x: Tensor, groups: Groups, where: Tensor | Rotation | None = None) -> Tensor:
         """X (M, D) -> (M, D); `where` is positions (M, 3) for learned rotation, or a ready `Rotation`."""

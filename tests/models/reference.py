@@ -45,8 +45,13 @@ def official_config(name: str) -> dict[str, Any]:
         package.OlmoEarthPretrain_v1(size, version)
     finally:
         package.LatentMIMConfig = original
-    config: dict[str, Any] = captured[0].as_config_dict()
-    return {"model": config}
+    config: dict[str, Any] = captured[0].as_config_dict() | {
+        "_CLASS_": "olmoearth_pretrain.nn.latent_mim.LatentMIMConfig"
+    }
+    # The pretraining run's own record of what the encoder never saw; the official loader wants it.
+    unseen = [m for m in config["encoder_config"]["supported_modality_names"] if m not in BANDS]
+    masking = {"masking_config": {"strategy_config": {"only_decode_modalities": unseen}}}
+    return {"model": config, "train_module": masking}
 
 
 def write_official(folder: Path, name: str, model: Any) -> Path:

@@ -66,6 +66,14 @@ def test_a_published_config_is_that_of_the_catalogue(name: str) -> None:
     assert asdict(parse_config(official_config(name), "config.json")) == asdict(named(name))
 
 
+def test_what_these_tests_write_is_what_the_official_loader_reads(published: Path) -> None:
+    from olmoearth_pretrain_minimal import load_model_from_path
+
+    state = load_model_from_path(published).state_dict()
+    written = torch.load(published / "weights.pth", weights_only=True)
+    assert all(torch.equal(state[key], written[key]) for key in state)
+
+
 def test_older_spellings_are_understood(folder: Path) -> None:
     now = pooled(load_encoder(str(folder)))
     change_weights(folder, lambda s: s | {"encoder.composite_encodings.pos_embed": torch.zeros(12, 32)})
@@ -447,6 +455,19 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_loading_does_not_import_the_compiler_of_torch(published: Path) -> None:
+    """Arithmetic on the meta device would, and take seconds: loading would be slower than the official loader."""
+    import subprocess
+
+    code = (
+        "import sys; from olmoearth_core.models import load_encoder;"
+        f"load_encoder({str(published)!r}, precision='fp32', device='cpu');"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
 
 
 def test_the_official_package_is_never_imported_at_run_time() -> None:
