@@ -80,7 +80,7 @@ def export(run: StageRun) -> dict[str, Any]:
     windows = training_windows(read_labels(run.project), run.project.config.model.window_size)
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)
-    kept = _kept_scenes(scenes, copied, failures)
+    kept = _kept_scenes(scenes, copied)
     if not kept:
         raise ImageryError(_nothing_left(scenes, assets, failures))
     exported = SceneList(SCENES, scenes.query, kept, run.out)
@@ -195,14 +195,13 @@ def _block_shape(header: Header) -> tuple[int, int]:
     return header.block if height % 16 == 0 and width % 16 == 0 else (BLOCK, BLOCK)
 
 
-def _kept_scenes(scenes: SceneList, copied: set[tuple[str, str]], failures: Sequence[Failure]) -> tuple[Scene, ...]:
+def _kept_scenes(scenes: SceneList, copied: set[tuple[str, str]]) -> tuple[Scene, ...]:
     """The scenes with what was copied of them. One that lost its classification is left out: its clouds would show."""
-    blind = {failure.scene for failure in failures if failure.asset == MASK}
     kept = []
     for scene in scenes.scenes:
         assets = {band: _Asset(scene, band, "", ()).file for band in scene.assets if (scene.id, band) in copied}
         mask = _Asset(scene, MASK, "", ()).file if (scene.id, MASK) in copied else None
-        if assets and scene.id not in blind and (scene.mask is None) == (mask is None):
+        if assets and (scene.mask is None) == (mask is None):
             kept.append(replace(scene, assets=assets, mask=mask))
     return tuple(kept)
 
