@@ -124,7 +124,7 @@ def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(weights_sha256=card.weights_sha256, classes=card.classes),
         layout=layout,
-        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size),
+        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, model.segmenter.device.type),
         precision=model.segmenter.encoder.precision,
         windows=windows,
         tiles=tiles,
@@ -180,7 +180,7 @@ def map_tiles(
                 given,
                 model.predict,
                 classes=len(card.classes),
-                patch_size=card.patch_size,
+                layout=plan.layout,
                 batch_sizes=plan.batch_sizes,
             )
 

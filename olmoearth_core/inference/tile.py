@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.inference.blend import Blend
+from olmoearth_core.inference.plan import Layout
 
 Predict = Callable[[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]], np.ndarray]
 """(inputs {modality: (B, T, C, H, W)}, dates (B, T), valid {modality: (B, T, H, W)}) -> probabilities (B, K, H, W)."""
@@ -56,7 +58,7 @@ class MappedTile:
 
 
 def map_tile(
-    tile: TileInput, predict: Predict, *, classes: int, patch_size: int, batch_sizes: Sequence[int]
+    tile: TileInput, predict: Predict, *, classes: int, layout: Layout, batch_sizes: Sequence[int]
 ) -> MappedTile:
     """Map the pixels of one tile.
 
@@ -64,52 +66,68 @@ def map_tile(
         tile: what there is to see.
         predict: the model.
         classes: K.
-        patch_size: the encoder's, in pixels.
-        batch_sizes: as in the plan.
+        layout: of the plan.
+        batch_sizes: of the plan.
     """
     blend = Blend(tile.box, classes)
     seen = 0
-    for windows, rows in batches(tile.windows, tile.cubes, patch_size, batch_sizes):
-        for window, probabilities in zip(windows, _forward(windows, rows, tile.cubes, predict), strict=True):
-            blend.add(window, probabilities)
-        seen += len(windows)
+    for batch in batches(tile.windows, tile.cubes, layout, batch_sizes):
+        for window, probabilities in zip(batch, _forward(batch, tile.cubes, predict), strict=True):
+            if window is not None:
+                blend.add(window, probabilities)
+                seen += 1
     mapped = tile.area & _observed(tile.box, tile.cubes) & blend.covered
     return MappedTile(tile.box, blend.classes(mapped), blend.probabilities(mapped), int(tile.area.sum()), seen)
 
 
 def batches(
-    windows: Sequence[PixelBox], cubes: Mapping[str, Cube], patch_size: int, sizes: Sequence[int]
-) -> Iterator[tuple[list[PixelBox], int]]:
-    """Sort windows into batches: (windows, number of rows to pad them to). A window with nothing to see is left out.
+    windows: Sequence[PixelBox], cubes: Mapping[str, Cube], layout: Layout, sizes: Sequence[int]
+) -> Iterator[list[PixelBox | None]]:
+    """Sort windows into batches. A row without a window is None; a window with nothing to see is left out.
 
-    Arithmetic on a batch may round differently when the batch has another shape, and its shape follows from how much
-    of their timesteps the windows see. So a batch holds windows that see equally many timesteps whole and the others
-    not at all, always the same number of them (`Plan.batch_sizes`); a window that sees one in part goes alone.
+    A matrix product may round a row differently in a matrix of another height, or at another place in it (threads
+    share the rows). So that a window becomes the same in every tile, bit for bit, its batch has a fixed shape and the
+    window a fixed place in it, whoever else is there:
+
+    * A batch holds windows that see equally many timesteps whole and the others not at all, hence equally long
+      sequences, and always the number of rows that the plan sets for that.
+    * A window's row follows from its place on the lattice (`_row`).
+    * A window that sees a timestep in part goes alone: its sequence is as long as no other's.
     """
     alike: dict[tuple[int, ...], list[PixelBox]] = {}
+    patch = layout.patch_size
     for window in windows:
         valid = np.stack([cube.crop(window).valid for cube in cubes.values()])  # (M, T, H, W)
-        if not valid[..., ::patch_size, ::patch_size].any():  # the encoder looks at a patch's first pixel
+        if not valid[..., ::patch, ::patch].any():  # the encoder looks at a patch's first pixel
             continue
         whole = valid.all(axis=(2, 3))
         if (whole == valid.any(axis=(2, 3))).all():
             alike.setdefault(tuple(int(n) for n in whole.sum(axis=1)), []).append(window)
         else:
-            yield [window], 1
+            yield [window]
     for counts, group in sorted(alike.items()):
-        size = sizes[max(counts) - 1]
-        for first in range(0, len(group), size):
-            yield group[first : first + size], size
+        rows: list[list[PixelBox]] = [[] for _ in range(sizes[max(counts) - 1])]
+        for window in group:
+            rows[_row(window, layout.stride, len(rows))].append(window)
+        yield from (list(batch) for batch in zip_longest(*rows))
 
 
-def _forward(windows: list[PixelBox], rows: int, cubes: Mapping[str, Cube], predict: Predict) -> np.ndarray:
-    """Probabilities (len(windows), K, H, W), from a batch padded to `rows` by repeating its first window."""
-    crops = [{m: cube.crop(window) for m, cube in cubes.items()} for window in windows]
-    crops += crops[:1] * (rows - len(crops))
+def _row(window: PixelBox, stride: int, rows: int) -> int:
+    """The row of a window in its batch: neighbours on the lattice get different ones, so that few rows stay empty.
+
+    Along a row of the lattice they count up, from one to the next they jump by the golden section of a batch.
+    """
+    return (window.column // stride + (int(0.618 * rows) | 1) * (window.row // stride)) % rows
+
+
+def _forward(batch: Sequence[PixelBox | None], cubes: Mapping[str, Cube], predict: Predict) -> np.ndarray:
+    """Probabilities (B, K, H, W) of a batch; a row without a window repeats another one."""
+    some = next(window for window in batch if window is not None)
+    crops = [{m: cube.crop(window or some) for m, cube in cubes.items()} for window in batch]
     inputs = {m: np.stack([crop[m].data for crop in crops]) for m in cubes}
     valid = {m: np.stack([crop[m].valid for crop in crops]) for m in cubes}
     dates = np.stack([next(iter(crop.values())).dates for crop in crops])
-    return predict(inputs, dates, valid)[: len(windows)]
+    return predict(inputs, dates, valid)
 
 
 def _observed(box: PixelBox, cubes: Mapping[str, Cube]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ def postprocess(run: StageRun) -> dict[str, Any]:
         write_geoparquet(run.out / PARQUET, polygons)
 
     def make_preview() -> None:
-        span = f"Imagery from {plan.timesteps[0][0]} to {plan.timesteps[-1][1]}, {plan.crs}, {plan.resolution:g} m"
+        first, last = plan.timesteps[0][0], plan.timesteps[-1][1] - timedelta(days=1)
+        days = f"of {first}" if first == last else f"from {first} to {last}"
+        subtitle = f"Imagery {days}, {plan.crs}, {plan.resolution:g} m"
         write_preview(
-            run.out / PREVIEW, map_path, title=title, subtitle=span, footer=identity, colours=colours, areas=areas
+            run.out / PREVIEW, map_path, title=title, subtitle=subtitle, footer=identity, colours=colours, areas=areas
         )
 
     def make_item() -> None:

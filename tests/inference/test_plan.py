@@ -86,7 +86,7 @@ def test_tiles_own_each_pixel_once_and_windows_depend_on_no_tile(shapes: list, l
         windows = tile_windows(area, tile_box, layout)
         assert len(windows) == tile.windows > 0
         found |= set(windows)
-        # every window of the lattice over a pixel of this tile's area is there: so the pixel is blended alike everywhere
+        # every window of the lattice over a pixel of the area is there: so a pixel is blended alike in any tile
         here = area.mask(tile_box)
         expected = {
             w
@@ -117,11 +117,12 @@ def test_no_overlap_lays_windows_side_by_side() -> None:
     assert window_stride(64, 4, 0.5) == 32
 
 
-def test_batches_hold_about_as_many_tokens_whatever_the_sequence() -> None:
-    sizes = batch_sizes(12, 64, 4)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_hold_about_as_many_tokens_whatever_the_sequence(device: str) -> None:
+    sizes = batch_sizes(12, 64, 4, device)
     assert sizes == sorted(sizes, reverse=True)
     assert all(1 <= size <= MAX_BATCH for size in sizes)
-    assert sizes[11] * 12 * 16 * 16 <= TOKENS
+    assert sizes[11] == 1 or sizes[11] * 12 * 16 * 16 <= TOKENS[device]
 
 
 def test_a_plan_reads_back_and_its_bytes_repeat(tmp_path: Path) -> None:
