@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from tests.flows.conftest import Command, Run, make_project
+from partner import Command, Run, make_project
 
 
 def assert_refused(command: Command, *words: str) -> None:

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of each stage, then the same command: it finishes, keeps what was done, equals the other run."""
+"""kill -9 in the middle of each stage, then the same command: it ends as the uninterrupted run does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+from partner import Run, command_environment, make_project
+
 from olmoearth_core.manifest import MANIFEST
 from olmoearth_core.stages import STAGES
 from olmoearth_core.store import PARTIAL
-from tests.flows.conftest import Run, command_environment, make_project
 
 DEADLINE_SECONDS = 120
 ENOUGH = {"export": 5, "preprocess": 3, "finetune": 1, "infer": 2, "postprocess": 1}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from partner import Run, command_environment, make_project
 
 from olmoearth_core.stages import STAGES
-from tests.flows.conftest import Run, command_environment, make_project
 
 
 def skipped(answer: Any) -> dict[str, bool]:
