@@ -230,7 +230,8 @@ def _write_config(path: Path, workspace: Workspace, core: str = "") -> None:
 
 def _add_lines(path: Path, lines: tuple[str, ...]) -> None:
     before = path.read_text() if path.is_file() else ""
-    missing = [line for line in lines if line not in before.splitlines()]
+    have = {line.lstrip("/") for line in before.splitlines()}
+    missing = [line for line in lines if line not in have]
     if missing:
         gap = "" if not before or before.endswith("\n") else "\n"
         write_text(path, before + gap + "".join(f"{line}\n" for line in missing))

@@ -86,24 +86,26 @@ def test_the_pyfunc_predicts_what_the_model_does(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_nothing_reaches_the_user(tmp_path: Path, project: Project) -> None:
+def test_nothing_reaches_the_user(tmp_path: Path, project: Project, results: dict[str, StageResult]) -> None:
     """A new MLflow database, a registration and a listing print nothing and warn of nothing."""
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import smallrun\n"
         "from olmoearth_core.project import load_project\n"
         "from registry.models import list_models, register_model\n"
+        "from registry.outputs import find_output\n"
+        "from registry.registry import found_result\n"
         "from registry.workspace import Workspace\n"
         "project, workspace = load_project(Path(sys.argv[1])), Workspace.at(Path(sys.argv[2]))\n"
-        "register_model(workspace, project, smallrun.run(project)['finetune'])\n"
+        "result = found_result(project, find_output(project.root, 'finetune', sys.argv[3]))\n"
+        "register_model(workspace, project, result)\n"
         "assert [m.version for m in list_models(workspace)] == ['1']\n"
     )
-    paths = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+    arguments = [str(project.root), str(tmp_path / "home"), results["finetune"].manifest.outputs_digest]
     done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code, str(project.root), str(tmp_path / "home")],
+        [sys.executable, "-W", "always", "-c", code, *arguments],
         cwd=tmp_path,
-        env={"PYTHONPATH": paths, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -140,23 +142,24 @@ def test_a_version_that_is_not_there(models_home: Workspace, registered: ModelVe
 
 def test_a_killed_registration_starts_over(models_home: Workspace, tmp_path: Path, client: Any) -> None:
     project = smallrun.small_project(tmp_path / "killed", seed=2)
-    smallrun.run(project)
+    result = smallrun.run(project)["finetune"]
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "import smallrun\n"
         "from mlflow import MlflowClient\n"
         "from olmoearth_core.project import load_project\n"
         "from registry.models import register_model\n"
+        "from registry.outputs import find_output\n"
+        "from registry.registry import found_result\n"
         "from registry.workspace import Workspace\n"
         "MlflowClient.finalize_logged_model = lambda *arguments: os._exit(9)\n"
         "project = load_project(Path(sys.argv[1]))\n"
-        "register_model(Workspace.at(Path(sys.argv[2])), project, smallrun.run(project)['finetune'])\n"
+        "result = found_result(project, find_output(project.root, 'finetune', sys.argv[3]))\n"
+        "register_model(Workspace.at(Path(sys.argv[2])), project, result)\n"
     )
-    paths = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
-    command = [sys.executable, "-c", code, str(project.root), str(models_home.home)]
-    assert subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, check=False).returncode == 9
-    result = smallrun.run(project)["finetune"]
+    command = [sys.executable, "-c", code, str(project.root), str(models_home.home), result.manifest.outputs_digest]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
     registered = register_model(models_home, project, result)
     experiment = client.get_experiment_by_name("small").experiment_id
     tagged = client.search_runs([experiment], f"tags.`olmoearth.digest` = '{result.manifest.outputs_digest}'")
