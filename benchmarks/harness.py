@@ -16,21 +16,27 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "numpy", "olmoearth-pretrain-minimal")
 
 
-def interleave(
-    contenders: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Seconds of each call of each contender, taken in turn so that a slow minute of the machine hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+Times = dict[str, list[float]]
+
+
+def interleave(contenders: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int = 1) -> tuple[Times, Times]:
+    """Seconds of each call of each contender, taken in turn so that a slow minute of the machine hits all alike.
+
+    Returns wall time, and the process's own CPU time, which on a machine that others use says more.
+    """
+    wall: Times = {name: [] for name in contenders}
+    cpu: Times = {name: [] for name in contenders}
     for turn in range(warm_up + repeats):
         for name, call in contenders.items():
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             call()
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return times
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - busy)
+    return wall, cpu
 
 
-def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
+def ratio(times: Times, slow: str, fast: str) -> float:
     """How many times faster `fast` is than `slow`: ratio of medians."""
     return statistics.median(times[slow]) / statistics.median(times[fast])
 

@@ -52,13 +52,17 @@ class Batch:
         _, _, h, w = self.shape
         return h // self.patch_size, w // self.patch_size
 
-    def present(self, modality: str) -> Booleans:
-        """(B, T, rows, columns): a patch is present where its top-left pixel is valid, as in pretraining."""
+    def present(self, modality: str, band_sets: int = 1) -> Booleans:
+        """(B, T, rows, columns, band sets): a patch is present where its top-left pixel is valid, as in pretraining.
+
+        All band sets of a modality share it.
+        """
         b, t, _, _ = self.shape
         p = self.patch_size
+        shape = (b, t, *self.grid, band_sets)
         if self.full:
-            return np.ones((b, t, *self.grid), dtype=bool)
-        return np.array(np.broadcast_to(self.valid[modality][:, :, ::p, ::p], (b, t, *self.grid)))
+            return np.ones(shape, dtype=bool)
+        return np.array(np.broadcast_to(self.valid[modality][:, :, ::p, ::p, None], shape))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Statistics are those of the pretraining data (published as `computed.json` with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 MISSING = -99999.0
 """The value that the official data sets write where there is no measurement; refused in valid pixels."""
@@ -31,7 +32,7 @@ class Modality:
     fill_within: tuple[tuple[str, ...], ...] = ()
     """Bands that may stand in for one another where v1 lacks one (never thermal for optical)."""
 
-    @property
+    @cached_property
     def band_names(self) -> tuple[str, ...]:
         """Band names in official order."""
         return tuple(band.name for band in self.bands)

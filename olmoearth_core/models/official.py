@@ -167,4 +167,6 @@ def _rename(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> I
             raise CheckpointError(f"{where}: '{prefix}{key}' is no weight of an OlmoEarth {config.version} encoder.")
         if name.startswith(("tokenizer.embed.", "tokenizer.channel.")) and name.split(".")[2] not in config.band_sets:
             continue  # a map modality: it has weights, but the encoder never saw it
-        yield name, state[prefix + key]
+        value = state[prefix + key]
+        is_kernel = name.startswith("tokenizer.embed.") and value.ndim == 4  # v1: (D, C, 8, 8), applied with stride 8
+        yield name, value.flatten(1) if is_kernel else value

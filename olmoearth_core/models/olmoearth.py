@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,11 +34,7 @@ class OlmoEarth(Encoder):
         self.pooler = LocationPooler(config) if config.location_tokens else None
 
     def _encode(self, batch: Batch) -> Features:
-        # Presence is a matter of patches and timesteps: all band sets of a modality share it.
-        present = {
-            m: np.repeat(batch.present(m)[..., None], len(self.config.band_sets[m]), axis=-1) for m in batch.data
-        }
-        layout = Layout(present, batch.full)
+        layout = Layout({m: batch.present(m, len(self.config.band_sets[m])) for m in batch.data}, batch.full)
         x = self.tokenizer(batch, layout)  # (R, D): the timesteps that have any token
         where = self.tokenizer.positions(batch, layout) if self.config.rope else None  # (R, 3)
         if not layout.plain:
@@ -66,7 +61,7 @@ class OlmoEarth(Encoder):
         pooler = self.pooler
         return Features(
             tokens={m: t.view(*shapes[m], -1) for m, t in zip(shapes, dense.split(sizes), strict=True)},
-            present={m: torch.as_tensor(np.ascontiguousarray(p), device=x.device) for m, p in layout.present.items()},
+            present={m: torch.as_tensor(p, device=x.device) for m, p in layout.present.items()},
             full=layout.full,
             read_locations=(lambda: pooler(x, where, batch, layout)) if pooler is not None else None,
         )

@@ -26,7 +26,8 @@ DAYS_BEFORE_MONTH = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 class PatchEmbedding(nn.Module):
     """Tokens of one band set: patches of 8 x 8 pixels -> D.
 
-    v1 convolves; from v1.1 on each pixel first passes a small hidden layer, then the patch is projected.
+    v1 projects the raw patch (published as a convolution with stride 8, which is the same); from v1.1 on each pixel
+    passes a small hidden layer first.
     """
 
     def __init__(self, channels: int, config: EncoderConfig) -> None:
@@ -34,21 +35,19 @@ class PatchEmbedding(nn.Module):
         self.patch = config.base_patch
         hidden = config.pixel_hidden
         self.pixel = nn.Linear(channels, hidden) if hidden else None
-        self.proj: nn.Module = (
-            nn.Linear(hidden * self.patch**2, config.embedding_size)
-            if hidden
-            else nn.Conv2d(channels, config.embedding_size, self.patch, stride=self.patch)
-        )
+        self.proj = nn.Linear((hidden or channels) * self.patch**2, config.embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """X (F, C, 8h, 8w) normalised -> (F, h, w, D)."""
         if self.pixel is None:
-            out: Tensor = self.proj(x)
-            return out.permute(0, 2, 3, 1)
-        x = F.relu(self.pixel(x.permute(0, 2, 3, 1)))  # (F, 8h, 8w, hidden)
-        x = x.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))  # (F, h, 8, w, 8, hidden)
-        x = x.transpose(2, 3).flatten(3)  # (F, h, w, 64 * hidden)
-        return cast(Tensor, self.proj(x.to(next(self.proj.parameters()).dtype)))
+            x = x.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # (F, C, h, 8, w, 8)
+            x = x.permute(0, 2, 4, 1, 3, 5)  # (F, h, w, C, 8, 8)
+        else:
+            x = F.relu(self.pixel(x.permute(0, 2, 3, 1)))  # (F, 8h, 8w, hidden)
+            x = x.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))  # (F, h, 8, w, 8, hidden)
+            x = x.transpose(2, 3)  # (F, h, w, 8, 8, hidden)
+        out: Tensor = self.proj(x.flatten(3).to(self.proj.weight.dtype))
+        return out
 
 
 class Tokenizer(nn.Module):

@@ -40,16 +40,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups)
     dtype = v.dtype
     if dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         q, k, v = q.float(), k.float(), v.float()  # without AMX, bf16 pays in the linear layers but not here
+    if len(q_groups) == 1:
+        return _attend(q, k, v, q_groups[0][0]).to(dtype)
     out, i, j = [], 0, 0
     for (samples, n), (_, m) in zip(q_groups, kv_groups, strict=True):
-        a, b = samples * n, samples * m
-        qg, kg, vg = (
-            x.unflatten(0, (samples, -1)).transpose(1, 2)  # (samples, heads, tokens, d)
-            for x in (q[i : i + a], k[j : j + b], v[j : j + b])
-        )
-        out.append(F.scaled_dot_product_attention(qg, kg, vg).transpose(1, 2).reshape(a, -1).to(dtype))
-        i, j = i + a, j + b
-    return out[0] if len(out) == 1 else torch.cat(out)
+        a, b = i + samples * n, j + samples * m
+        out.append(_attend(q[i:a], k[j:b], v[j:b], samples))
+        i, j = a, b
+    return torch.cat(out).to(dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, samples: int) -> Tensor:
+    """The same for `samples` of equal length."""
+    q, k, v = (x.unflatten(0, (samples, -1)).transpose(1, 2) for x in (q, k, v))  # (samples, heads, tokens, d)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Attention(nn.Module):

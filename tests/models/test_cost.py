@@ -23,7 +23,7 @@ EVERYTHING = ("sentinel2_l2a", "sentinel1", "landsat")
 def counted(name: str, work: Workload, *, locations: bool) -> int:
     """MACs that torch counts while the encoder runs on the meta device, where nothing is computed."""
     with torch.device("meta"):
-        encoder = OlmoEarth(named(name), Origin("random")).eval().requires_grad_(False)
+        encoder = OlmoEarth(named(name), Origin("random")).eval().requires_grad_(False).to("meta")
     side = work.window_size
     inputs = {
         m: torch.empty((1, work.timesteps, len(MODALITIES[m].bands), side, side), device="meta")
@@ -67,7 +67,7 @@ def test_tokens_of_the_window_are_those_that_the_encoder_makes() -> None:
     batch = check(inputs, dates, None, None, patch_size=4, resolution=10.0, allowed=EVERYTHING)
     for name in ("v1-nano", "v1.1-nano"):
         sets = named(name).band_sets
-        layout = Layout({m: np.repeat(batch.present(m)[..., None], len(sets[m]), axis=-1) for m in EVERYTHING})
+        layout = Layout({m: batch.present(m, len(sets[m])) for m in EVERYTHING})
         assert layout.groups == ((1, tokens(named(name), work)),)
 
 
