@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -216,12 +215,6 @@ class Project:
     def state(self) -> Path:
         """The platform's own state in the folder: lock, work folders, records. Never hashed, never in git."""
         return self.root / ".olmoearth"
-
-    @cached_property
-    def catalogue(self) -> str:
-        """The catalogue as a URL or an absolute path."""
-        where = self.config.imagery.catalogue
-        return where if "://" in where else str(self.path(where))
 
     def path(self, relative: str) -> Path:
         """A path of project.yaml, made absolute."""

@@ -138,6 +138,7 @@ _ALL = (
             "task": {"kind": p.config.task.kind, "classes": p.config.task.class_names},
             "model": _dump(p.config.model),
             "training": _dump(p.config.training),
+            "framing": _dump(p.config.imagery, "framing"),  # goes into the model card: mapping must frame alike
         },
         after=("preprocess",),
         files=_checkpoint_files,

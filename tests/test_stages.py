@@ -47,6 +47,8 @@ FRAMINGS = {
 }
 
 IMAGERY = "export preprocess infer"
+FRAMING = "export preprocess finetune infer"
+"""The model card carries the framing."""
 LABELS = "export preprocess"
 WAKES: dict[str, tuple[Any, str]] = {
     "name": ("other", "postprocess"),
@@ -63,13 +65,13 @@ WAKES: dict[str, tuple[Any, str]] = {
     "imagery.max_cloud_cover": (50.0, "export infer"),
     "imagery.resolution": (20.0, IMAGERY),
     "imagery.crs": ("EPSG:32632", IMAGERY),
-    "imagery.framing.kind": ({"kind": "period", "timesteps": 1, "days": 30}, IMAGERY),
-    "imagery.framing.days": ({"kind": "point_in_time", "days": 20}, IMAGERY),
-    "imagery.framing.timesteps": ({**FRAMINGS["period"], "timesteps": 2}, IMAGERY),
-    "imagery.framing.offset_days": ({**FRAMINGS["period"], "offset_days": -10}, IMAGERY),
-    "imagery.framing.before": ({**FRAMINGS["framed_point_in_time"], "before": 2}, IMAGERY),
-    "imagery.framing.after": ({**FRAMINGS["framed_point_in_time"], "after": 2}, IMAGERY),
-    "imagery.framing.gap_days": ({**FRAMINGS["framed_point_in_time"], "gap_days": 1}, IMAGERY),
+    "imagery.framing.kind": ({"kind": "period", "timesteps": 1, "days": 30}, FRAMING),
+    "imagery.framing.days": ({"kind": "point_in_time", "days": 20}, FRAMING),
+    "imagery.framing.timesteps": ({**FRAMINGS["period"], "timesteps": 2}, FRAMING),
+    "imagery.framing.offset_days": ({**FRAMINGS["period"], "offset_days": -10}, FRAMING),
+    "imagery.framing.before": ({**FRAMINGS["framed_point_in_time"], "before": 2}, FRAMING),
+    "imagery.framing.after": ({**FRAMINGS["framed_point_in_time"], "after": 2}, FRAMING),
+    "imagery.framing.gap_days": ({**FRAMINGS["framed_point_in_time"], "gap_days": 1}, FRAMING),
     "imagery.composite": ("median", "preprocess infer"),
     "dataset.split.block_size": (1280.0, "preprocess"),
     "dataset.split.validation": (0.3, "preprocess"),
