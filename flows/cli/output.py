@@ -61,7 +61,7 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        logging.getLogger("great_expectations").propagate = False  # its modules raise their own levels
 
 
 def fail(error: BaseException, as_json: bool, code: int) -> int:
