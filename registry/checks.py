@@ -18,7 +18,8 @@ from registry import git, schema
 from registry.dvc_store import find_repository, stored_files
 from registry.errors import ModelError
 from registry.facts import SCENES
-from registry.models import WEIGHTS, artifact_folder, get_model
+from registry.mlflow_run import WEIGHTS
+from registry.models import artifact_folder, get_model
 from registry.outputs import PLACES, Output, find_output
 from registry.report import Check
 from registry.workspace import Workspace

@@ -13,7 +13,8 @@ from olmoearth_core.stage import StageResult
 from registry.dvc_store import content_hash
 from registry.errors import RegistryError
 from registry.fingerprint import pixels_sha256
-from registry.models import CARD, METRICS, WEIGHTS, ModelVersion, register_model
+from registry.mlflow_run import CARD, METRICS, WEIGHTS
+from registry.models import ModelVersion, register_model
 from registry.outputs import find_output
 from registry.workspace import Workspace
 

@@ -1,0 +1,58 @@
+"""MLflow without its noise: no telemetry, bars, notices or warnings, and one kind of error.
+
+MLflow is imported when a client is asked for: it takes two seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from registry.errors import ModelError
+from registry.workspace import Workspace
+
+
+@contextmanager
+def open_client(workspace: Workspace) -> Iterator[Any]:
+    """An MLflow client; whatever MLflow refuses becomes one sentence."""
+    where = _hidden(workspace.tracking_uri)
+    if workspace.tracking_uri.startswith("sqlite"):
+        workspace.home.mkdir(parents=True, exist_ok=True)
+    with quiet(where):
+        from mlflow import MlflowClient
+
+        yield MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
+
+
+@contextmanager
+def quiet(where: str) -> Iterator[None]:
+    """MLflow without telemetry, progress bars, notices and warnings; what it refuses becomes a ModelError."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, when mlflow is imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for logger in loggers:  # after the import, which sets levels of its own
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError) as error:
+            said = _hidden(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
+            raise ModelError(f"MLflow ({where}) says: {said}. Check MLFLOW_TRACKING_URI and the server.") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _hidden(text: str) -> str:
+    """Addresses without their passwords."""
+    return re.sub(r"(//[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)
