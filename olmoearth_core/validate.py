@@ -178,7 +178,7 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
     try:
         scenes = read_scenes(freeze_map_scenes(project, progress), project.root)
     except CoreError as error:
-        yield Finding("error", "imagery.catalogue", str(error))
+        yield Finding("error", "map.area", f"{config.map.area}, {config.map.date}: {error}")
         return
     outside = 1 - shapely.intersection(area, _footprint(scenes.scenes)).area / area.area
     if outside > 0.999:
