@@ -20,6 +20,10 @@ class CatalogueError(CoreError, OSError):
     """A STAC catalogue that is missing, unreachable, or does not answer with STAC."""
 
 
+class NoSceneError(CatalogueError):
+    """A catalogue that answers, but has nothing for the place and time."""
+
+
 class ImageryError(CoreError, OSError):
     """Scenes or assets that cannot be read or composed."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from olmoearth_core.errors import CoreError
+from olmoearth_core.errors import CoreError, NoSceneError
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.scene import Scene, read_scenes
 from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
@@ -177,8 +177,11 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
         return
     try:
         scenes = read_scenes(freeze_map_scenes(project, progress), project.root)
-    except CoreError as error:
+    except NoSceneError as error:
         yield Finding("error", "map.area", f"{config.map.area}, {config.map.date}: {error}")
+        return
+    except CoreError as error:
+        yield Finding("error", "imagery.catalogue", str(error))
         return
     outside = 1 - shapely.intersection(area, _footprint(scenes.scenes)).area / area.area
     if outside > 0.999:

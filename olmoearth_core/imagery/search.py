@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.digest import sha256_json
-from olmoearth_core.errors import CatalogueError
+from olmoearth_core.errors import CatalogueError, NoSceneError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.imagery.address import join, relative
 from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
@@ -151,7 +151,7 @@ def search(query: Query, root: Path, progress: Progress) -> SceneList:
         else:
             scenes.append(scene)
     if not scenes:
-        raise CatalogueError(left.sentence(query))
+        raise NoSceneError(left.sentence(query))
     scenes.sort(key=lambda scene: (scene.modality, scene.datetime, scene.id))
     return SceneList(query.catalogue, query.to_json(), tuple(scenes), root)
 
