@@ -90,7 +90,7 @@ class Tokenizer(nn.Module):
         valid = batch.valid[modality.name].reshape(len(x), 1, *batch.valid[modality.name].shape[2:])
         if frames is not None:
             x, valid = x[torch.as_tensor(frames, device=x.device)], valid[frames]
-        x = x.to(self.month_table.device, torch.float64)
+        x = x.to(self.month_table.device)
 
         supplied = batch.bands[modality.name]
         absent: tuple[int, ...] = ()
@@ -102,7 +102,9 @@ class Tokenizer(nn.Module):
             absent = tuple(i for i, b in enumerate(modality.band_names) if source[b] is None)
             x = x[:, [supplied.index(source[b] or supplied[0]) for b in modality.band_names]]
         low, span = value_range(modality, x.device)
-        x = ((x - low) / span).float()
+        x = (
+            x.to(torch.float64, copy=True).sub_(low).div_(span).float()
+        )  # in place: a copy each costs five times as much
         if absent:
             x[:, absent] = 0.0
         if not batch.full and not valid.all():

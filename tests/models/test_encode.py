@@ -189,6 +189,15 @@ def test_absent_bands_are_filled_as_the_official_normaliser_fills_them() -> None
                 )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int32])
+def test_what_is_given_is_left_as_it_was(encoder: Encoder, dtype: Any) -> None:
+    cube = cubes((S2,), 1, 2, 16, 16)[S2].astype(dtype)
+    before = cube.copy()
+    encode(encoder, {S2: cube}, days(1, 2))
+    encode(encoder, {S2: cube}, days(1, 2), {S2: np.array([[True, False]])})
+    np.testing.assert_array_equal(cube, before)
+
+
 def test_tensors_and_arrays_are_the_same_to_it(nano: Encoder) -> None:
     inputs, dates = cubes((S2,), 2, 2, 16, 16), days(2, 2)
     valid = {S2: np.array([[True, False], [True, True]])}
