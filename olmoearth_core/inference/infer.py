@@ -213,8 +213,10 @@ def summarise(run: StageRun, plan: Plan, records: Sequence[TileRecord], failures
     if not mapped:
         run.progress.note("No pixel of the area has a valid observation: the map holds nodata only.")
     elif mapped < area_pixels:
-        share = 100 * (1 - mapped / area_pixels)
-        run.progress.note(f"{share:.1f} % of the area has no valid observation in any timestep and stays nodata.")
+        unseen = area_pixels - mapped
+        run.progress.note(
+            f"{unseen:,} of the area's {area_pixels:,} pixels have no valid observation in any timestep: nodata."
+        )
     return {
         "tiles": len(plan.tiles),
         "empty_tiles": empty,

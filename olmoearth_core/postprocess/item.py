@@ -88,7 +88,7 @@ def map_item(
     bands = [{"name": f"probability of {name}", "raster:scale": probability_scale} for name in names]
     assets: dict[str, tuple[str, str, list[str], dict[str, Any]]] = {
         "map": ("map.tif", "Classes", ["data"], {**raster, "classification:classes": _classes(classes)}),
-        "class_names": ("map.tif.aux.xml", "Class names for GDAL and QGIS", ["metadata"], {"type": "application/xml"}),
+        "style": ("map.qml", "Style of the map for QGIS", ["metadata"], {"type": "application/xml"}),
         "probabilities": ("probabilities.tif", "Probability of each class", ["data"], {**raster, "bands": bands}),
         "polygons": (
             "polygons.parquet",

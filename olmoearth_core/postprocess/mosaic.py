@@ -22,6 +22,8 @@ from olmoearth_core.store import whole_file, write_text
 
 NODATA = 255
 BLOCK = 512
+CACHE = 256
+"""Megabytes of blocks that GDAL may keep; left alone it takes a share of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def write_mosaic(
         "OVERVIEW_RESAMPLING": "MODE" if bands[0].colours else "AVERAGE",
         "STATISTICS": "NO",
     }
-    with whole_file(path) as partial, gdal_errors(path), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+    with whole_file(path) as partial, gdal_errors(path), rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_CACHEMAX=CACHE):
         rasterio.shutil.copy(virtual, partial, driver="COG", strict=True, **options)
         _read_back(partial)
     virtual.unlink()
@@ -115,13 +117,21 @@ def _source(path: Path, band: int, box: PixelBox, whole: PixelBox) -> str:
     )
 
 
-def write_class_names(path: Path, names: Sequence[str]) -> None:
-    """Write class names to `path` (<map>.aux.xml), where GDAL and QGIS look for them: a GeoTIFF cannot hold them."""
-    categories = "".join(f"<Category>{escape(name)}</Category>" for name in names)
+def write_style(path: Path, names: Sequence[str], colours: Sequence[str]) -> None:
+    """Write a QGIS style: beside the map and named like it, QGIS shows the classes by name.
+
+    (GDAL's own place for class names, <map>.aux.xml, is where every GIS leaves its statistics: it would not stay as
+    published.)
+    """
+    entries = "".join(
+        f'<paletteEntry value="{value}" label={quoteattr(name)} color="{colour}" alpha="255"/>'
+        for value, (name, colour) in enumerate(zip(names, colours, strict=True))
+    )
     write_text(
         path,
-        '<PAMDataset><PAMRasterBand band="1"><CategoryNames>'
-        f"{categories}</CategoryNames></PAMRasterBand></PAMDataset>\n",
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.28"><pipe><rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1">'
+        f"<colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>\n",
     )
 
 
@@ -177,7 +187,7 @@ def block_values(path: Path) -> Iterator[np.ndarray]:
         StoreError: a block cannot be read back.
     """
     try:
-        with rasterio.open(path) as source:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as source:
             for _, window in source.block_windows(1):
                 yield source.read(1, window=window)
     except RasterioError as error:

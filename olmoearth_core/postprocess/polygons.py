@@ -17,7 +17,7 @@ import rasterio
 from rasterio.features import shapes, sieve
 from shapely.geometry import shape
 
-from olmoearth_core.postprocess.mosaic import NODATA, cannot_write
+from olmoearth_core.postprocess.mosaic import CACHE, NODATA, cannot_write
 from olmoearth_core.store import disk_errors, whole_file
 
 LAYER = "map"
@@ -40,7 +40,7 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
     Returns:
         columns class, value, area_m2, geometry, in the CRS of the map; neighbours share their edges exactly.
     """
-    with rasterio.open(path) as source:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as source:
         pixels = math.ceil(min_area / abs(source.transform.a * source.transform.e))
         classes = _on_disk(scratch / "classes.bin", np.uint8, source.shape)
         mapped = _on_disk(scratch / "mapped.bin", np.bool_, source.shape)
@@ -49,7 +49,7 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
             classes[window.toslices()] = block
             mapped[window.toslices()] = block != NODATA
         if pixels > 1:
-            sieve(rasterio.band(source, 1), pixels, out=classes, mask=mapped)
+            sieve(classes, pixels, out=classes, mask=mapped)
         found = [(shape(polygon), int(value)) for polygon, value in shapes(classes, mapped, transform=source.transform)]
         crs = source.crs
     (scratch / "classes.bin").unlink()

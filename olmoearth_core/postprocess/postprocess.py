@@ -16,14 +16,14 @@ from olmoearth_core.inference.plan import Plan, read_plan
 from olmoearth_core.inference.product import TileRecord, verify_tile
 from olmoearth_core.postprocess.areas import ClassArea, class_areas, write_areas
 from olmoearth_core.postprocess.item import map_item, write_item
-from olmoearth_core.postprocess.mosaic import NODATA, Band, block_values, write_class_names, write_mosaic
+from olmoearth_core.postprocess.mosaic import NODATA, Band, block_values, write_mosaic, write_style
 from olmoearth_core.postprocess.polygons import outline, write_geopackage, write_geoparquet
 from olmoearth_core.postprocess.preview import write_preview
 from olmoearth_core.stage import StageRun
 from olmoearth_core.stages import map_id
 from olmoearth_core.store import write_json
 
-MAP, CLASS_NAMES, PROBABILITIES = "map.tif", "map.tif.aux.xml", "probabilities.tif"
+MAP, STYLE, PROBABILITIES = "map.tif", "map.qml", "probabilities.tif"
 PARQUET, GEOPACKAGE = "polygons.parquet", "polygons.gpkg"
 AREAS, ITEM, PREVIEW = "areas.csv", "item.json", "preview.png"
 
@@ -45,14 +45,18 @@ def postprocess(run: StageRun) -> dict[str, Any]:
         )
     identity, title = map_id(run.project, run.key), f"{config.name}, {plan.anchor.isoformat()}"
     provenance = {"project": config.name, "provenance": run.key, "model": plan.model.weights_sha256}
-    tags = {"OLMOEARTH_MAP_ID": identity, **{f"OLMOEARTH_{key.upper()}": value for key, value in provenance.items()}}
+    tags = {
+        "OLMOEARTH_MAP_ID": identity,
+        **{f"OLMOEARTH_{key.upper()}": value for key, value in provenance.items()},
+        "OLMOEARTH_CLASSES": json.dumps(dict(enumerate(names)), ensure_ascii=False),
+    }
     files = {tiles / f"{tile.name}.tif": plan.box(tile) for tile in plan.tiles}
     source, scratch, scale = config.map.area, run.scratch, 1 / PROBABILITY_STEPS
     map_path = run.out / MAP
 
     def make_map() -> None:
         write_mosaic(map_path, files, [Band("class", 1, colours=colours)], tags=tags, scratch=scratch)
-        write_class_names(run.out / CLASS_NAMES, names)
+        write_style(run.out / STYLE, names, colours)
 
     def make_probabilities() -> None:
         bands = [Band(f"probability of {name}", value + 2, scale) for value, name in enumerate(names)]
@@ -91,7 +95,7 @@ def postprocess(run: StageRun) -> dict[str, Any]:
         records = _verified(plan, tiles)
         advance(1)
         products = Products(run.out, run.scratch / "products.json", advance)
-        products.need([MAP, CLASS_NAMES], make_map)
+        products.need([MAP, STYLE], make_map)
         areas = class_areas(map_path, names, plan.resolution)
         _same_areas(map_path, areas, records)
         products.need([PROBABILITIES], make_probabilities)

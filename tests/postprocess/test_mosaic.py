@@ -13,7 +13,7 @@ from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.inference.product import write_tile
 from olmoearth_core.inference.tile import MappedTile
-from olmoearth_core.postprocess.mosaic import Band, virtual_raster, write_class_names, write_mosaic
+from olmoearth_core.postprocess.mosaic import Band, virtual_raster, write_mosaic, write_style
 
 GRID = Grid(CRS, 10.0)
 COLOURS = ["#2c7fb8", "#31a354", "#d95f0e"]
@@ -116,16 +116,16 @@ def test_the_virtual_raster_is_laid_out_on_whole_pixels(tiles: dict[Path, PixelB
     assert text.count("<SimpleSource>") == len(tiles)
 
 
-def test_gdal_reads_the_class_names(mosaic: Path, tmp_path: Path) -> None:
+def test_the_style_names_each_class_with_its_colour(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
-    write_class_names(tmp_path / "map.tif.aux.xml", ["water", "bare & built"])
-    names = ElementTree.parse(tmp_path / "map.tif.aux.xml").findall(".//Category")
-    assert [name.text for name in names] == ["water", "bare & built"]
-    (tmp_path / "map.tif").write_bytes((mosaic / "map.tif").read_bytes())
-    rasterio.shutil.copy(tmp_path / "map.tif", tmp_path / "copy.vrt", driver="VRT")  # GDAL carries them along
-    copied = ElementTree.parse(tmp_path / "copy.vrt").findall(".//Category")
-    assert [name.text for name in copied] == ["water", "bare & built"]
+    write_style(tmp_path / "map.qml", ["water", 'bare & "built"', "forest"], COLOURS)
+    entries = ElementTree.parse(tmp_path / "map.qml").findall("./pipe/rasterrenderer/colorPalette/paletteEntry")
+    assert [(e.get("value"), e.get("label"), e.get("color")) for e in entries] == [
+        ("0", "water", COLOURS[0]),
+        ("1", 'bare & "built"', COLOURS[1]),
+        ("2", "forest", COLOURS[2]),
+    ]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.999])

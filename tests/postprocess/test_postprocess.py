@@ -29,7 +29,7 @@ from olmoearth_core.store import PARTIAL
 TESTS = Path(__file__).parents[1]
 FILES = {
     "map.tif",
-    "map.tif.aux.xml",
+    "map.qml",
     "probabilities.tif",
     "polygons.parquet",
     "polygons.gpkg",
@@ -69,6 +69,7 @@ def test_the_map_is_the_tiles_with_its_identity(project: Project, made: tuple[Pa
             assert tags["OLMOEARTH_MAP_ID"] == summary["map_id"]
             assert tags["OLMOEARTH_PROVENANCE"] == "abcd1234" * 8
             assert tags["OLMOEARTH_PROJECT"] == "small"
+            assert json.loads(tags["OLMOEARTH_CLASSES"]) == {str(i): c["name"] for i, c in enumerate(CLASSES)}
             weights = project.root / "models" / "small" / "weights.safetensors"
             assert tags["OLMOEARTH_MODEL"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
