@@ -18,7 +18,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest -m "$(MARK)" $(PYTEST_ARGS)
 
 verify: $(INSTALLED)  ## the same proofs at full size; leaves JSON in build/verify
-	$(BIN)/pytest -m verify --junitxml=build/verify/junit.xml
+	$(BIN)/pytest -m verify --results-json build/verify/results.json
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -7,11 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from flows.errors import DemoError
 from olmoearth_core.progress import Progress
 from olmoearth_core.simulate import Accuracy
 
 WORLD = "world"
 SIZE_PIXELS = 288
+LEAST_ACCURACY, MOST_BASELINE = 0.9, 0.75
+"""What the demo promises: a season tells the classes apart, a single date does not."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class Demo:
     baseline_date: date
     baseline: float
     """Accuracy of a pixel random forest on the best single date."""
+
+    def check(self) -> None:
+        """Hold the figures against what the demo promises.
+
+        Raises:
+            DemoError: the map is worse, or one date tells more, than promised.
+        """
+        if self.accuracy.overall < LEAST_ACCURACY or self.baseline > MOST_BASELINE:
+            raise DemoError(
+                f"{self.map}: accuracy {self.accuracy.overall:.3f}, promised is at least {LEAST_ACCURACY}; a random "
+                f"forest on one date {self.baseline:.3f}, promised is at most {MOST_BASELINE}. This is a defect of the "
+                "platform: please report it with the output of `olmoearth doctor`."
+            )
 
 
 def run_demo(folder: Path, progress: Progress) -> Demo:

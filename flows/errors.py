@@ -5,5 +5,5 @@ class FlowError(Exception):
     """Root of every error that flows raises on purpose."""
 
 
-class FlowStateError(FlowError, RuntimeError):
-    """A flow run that ended without saying why (its server went away, it was cancelled)."""
+class DemoError(FlowError):
+    """The demo's map, or its world, is not what it promises to be."""

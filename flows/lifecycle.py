@@ -63,7 +63,11 @@ def lifecycle(project: str, until: str = "postprocess") -> list[dict[str, Any]]:
         # outputs that somebody removed or changed must be made again, whatever Prefect remembers
         state: Any = stage_task.with_options(refresh_cache=not complete)(project, stage, return_state=True)
         result = state.result()
-        results.append({**result, "skipped": result["skipped"] or state.name == "Cached"})
+        if (
+            state.name == "Cached"
+        ):  # Prefect remembers the stage, but DVC, MLflow and the registry may have changed house
+            result = describe(run_stage(load_project(Path(project)), stage, progress=current_progress()))
+        results.append(result)
         if stage == until:
             break
     return results

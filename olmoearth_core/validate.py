@@ -61,6 +61,9 @@ def validate(project: Project, progress: Progress) -> list[Finding]:
         findings += _windows_and_classes(project, labels, windows, progress)
         findings += _label_scenes(project, labels, progress)
     findings += _map_area(project, progress)
+    if project.config.retraining is not None:
+        told = "is checked and kept, but this version does not retrain by itself yet; `olmoearth run` does by hand"
+        findings.append(Finding("warning", "retraining.cron", told))
     return list(dict.fromkeys(findings))  # a catalogue that is down is told once
 
 

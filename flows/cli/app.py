@@ -9,6 +9,9 @@ import typer
 from flows.cli import audit, demo, doctor, encoders, estimate, models, projects, stages
 from flows.cli.output import fail, quiet_libraries
 
+WRONG_USAGE, STOPPED = 2, 130
+"""Exit codes that Typer gives."""
+
 app = typer.Typer(
     name="olmoearth",
     help="From labels and an area to a map, and to the proof of what made it.",
@@ -38,9 +41,12 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
         app(args=arguments, standalone_mode=True)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        return fail(KeyboardInterrupt("Stopped. Finished work is kept; the same command goes on."), as_json, 130)
+        code = stop.code if isinstance(stop.code, int) else 0
+        if code == STOPPED:
+            return fail(KeyboardInterrupt("Stopped. Finished work is kept; the same command goes on."), as_json, code)
+        if code == WRONG_USAGE and as_json:
+            return fail(ValueError(f"Wrong usage of: olmoearth {' '.join(arguments)}. See --help."), as_json, code)
+        return code
     except (CoreError, RegistryError, FlowError) as error:
         if debug:
             raise

@@ -43,6 +43,7 @@ def demo(
                 "stages": made.stages,
             }
         )
+        made.check()
         return
     out = console()
     out.print(stages_table(made.stages))
@@ -56,6 +57,7 @@ def demo(
     for what, path in (("Map", made.map), ("Preview", made.preview)):
         out.print(f"{what + ':':<9} {path}", highlight=False, soft_wrap=True)
     out.print(f"Next:     olmoearth audit {made.map}", highlight=False, soft_wrap=True)
+    made.check()
 
 
 def _classes_table(made: Demo) -> Table:

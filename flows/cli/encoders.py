@@ -11,10 +11,17 @@ from flows.cli.output import JsonOption, console, print_json
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    encoders = typer.Typer(help="Base encoders: versions, sizes, band sets, licence.", no_args_is_help=True)
+    encoders = typer.Typer(help="Base encoders: versions, sizes, band sets, licence.")
+    encoders.callback(invoke_without_command=True)(all_encoders)
     encoders.command("list")(list_encoders)
     encoders.command("show")(show_encoder)
     app.add_typer(encoders, name="encoders")
+
+
+def all_encoders(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Base encoders: versions, sizes, band sets, licence. Without a command: list them."""
+    if context.invoked_subcommand is None:
+        list_encoders(as_json)
 
 
 def list_encoders(as_json: JsonOption = False) -> None:

@@ -66,7 +66,7 @@ def quiet_libraries(debug: bool) -> None:
 
 def fail(error: BaseException, as_json: bool, code: int) -> int:
     """Say in one message what went wrong; returns the exit code."""
-    message = " ".join(str(error).split()) or error.__class__.__name__
+    message = "\n".join(" ".join(line.split()) for line in str(error).splitlines()) or error.__class__.__name__
     if as_json:
         print_json({"error": message, "kind": error.__class__.__name__})
     else:

@@ -15,7 +15,7 @@ from olmoearth_core.stages import STAGES
 from olmoearth_core.store import PARTIAL
 
 DEADLINE_SECONDS = 120
-ENOUGH = {"export": 5, "preprocess": 3, "finetune": 1, "infer": 2, "postprocess": 1}
+ENOUGH = {"export": 5, "preprocess": 3, "finetune": 1, "infer": 5, "postprocess": 1}
 """Files that a stage has in its work folder when it is killed."""
 
 

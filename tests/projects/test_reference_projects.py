@@ -31,7 +31,7 @@ def test_its_paths_exist_behind_the_link(name: str, tmp_path: Path, real_data: P
     for path in (*labels.files, *([labels.area] if labels.area else []), project.config.map.area):
         assert path.startswith("source/")
         assert project.path(path).is_file(), path
-    assert Path(project.catalogue).is_file()
+    assert project.path(project.config.imagery.catalogue).is_file()
 
 
 @pytest.mark.parametrize("name", NAMES)
