@@ -23,6 +23,8 @@ from olmoearth_core.store import write_bytes
 MAX_PIXELS = 1600
 """Longest edge of the map in the picture."""
 LEGEND_ROWS = 10
+LEGEND_STEP = 0.42
+"""Inches from one row of the legend to the next."""
 INK, PAPER, VOID = "#222222", "#ffffff", "#f0f0f0"
 
 
@@ -56,7 +58,8 @@ def write_preview(
     palette[: len(colours)] = [to_rgb(colour) for colour in colours]
 
     with rc_context(rcParamsDefault):  # a person's own matplotlib settings must not change the bytes
-        figure, axes = _page(bounds.right - bounds.left, bounds.top - bounds.bottom)
+        rows = _legend_rows(areas, colours, bool((classes >= len(colours)).any()))
+        figure, axes = _page((bounds.top - bounds.bottom) / (bounds.right - bounds.left), len(rows))
         axes.imshow(
             palette[classes],
             extent=(bounds.left, bounds.right, bounds.bottom, bounds.top),
@@ -66,7 +69,7 @@ def write_preview(
         figure.text(0.04, 1 - 0.2 / height, title, fontsize=15, fontweight="bold", color=INK, va="top")
         figure.text(0.04, 1 - 0.54 / height, subtitle, fontsize=9.5, color=INK, va="top")
         figure.text(0.04, 0.15 / height, footer, fontsize=6.5, color="#777777", va="bottom")
-        _legend(figure, areas, colours, bool((classes >= len(colours)).any()))
+        _legend(figure, rows)
         _north(figure)
         _scale_bar(figure, axes, bounds.left, bounds.right)
         content = io.BytesIO()
@@ -74,13 +77,14 @@ def write_preview(
     write_bytes(path, content.getvalue())
 
 
-def _page(width: float, height: float) -> tuple[Figure, Axes]:
-    """A sheet as wide as 8 inches, as high as the map (between 0.45 and 1.4 of its width) and the margins need."""
+def _page(aspect: float, legend_rows: int) -> tuple[Figure, Axes]:
+    """A sheet 8 inches wide, and as high as the map (up to 1.4 of its width) or the legend need."""
     map_width = 5.6
-    map_height = map_width * min(1.4, max(0.45, height / width))
-    sheet = (8.0, map_height + 1.7)
+    map_height = map_width * min(1.4, aspect)
+    sheet = (8.0, max(map_height + 1.7, 1.8 + LEGEND_STEP * legend_rows))
     figure = Figure(figsize=sheet, dpi=150, facecolor=PAPER)
-    axes = figure.add_axes((0.04, 0.85 / sheet[1], map_width / sheet[0], map_height / sheet[1]))
+    bottom = 1 - (0.85 + map_height) / sheet[1]
+    axes = figure.add_axes((0.04, bottom, map_width / sheet[0], map_height / sheet[1]))
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_anchor("NW")
@@ -90,18 +94,23 @@ def _page(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, areas: Sequence[ClassArea], colours: Sequence[str], void: bool) -> None:
-    """Right of the map: a swatch, a name, an area for each class; the largest ten where there are more."""
-    width, height = figure.get_size_inches()
-    left, top, step = 5.95 / width, 1 - 0.85 / height - 0.75 / height, 0.42 / height
+def _legend_rows(areas: Sequence[ClassArea], colours: Sequence[str], void: bool) -> list[tuple[str, str, str]]:
+    """(colour, name, amount) of each class in the order of the map's values; the largest ten where there are more."""
     shown = sorted(sorted(areas, key=lambda a: -a.pixels)[:LEGEND_ROWS], key=lambda a: a.value)
     rows = [(colours[a.value], a.name, f"{_number(a.hectares)} ha, {100 * a.share:.1f} %") for a in shown]
     if len(areas) > len(shown):
         rows.append((PAPER, f"and {len(areas) - len(shown)} more classes", "see areas.csv"))
     if void:
         rows.append((VOID, "not mapped", "outside, or never clear"))
+    return rows
+
+
+def _legend(figure: Figure, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Right of the map: a swatch, a name and an amount for each row."""
+    width, height = figure.get_size_inches()
+    left = 5.95 / width
     for i, (colour, name, amount) in enumerate(rows):
-        y = top - i * step
+        y = 1 - (1.6 + LEGEND_STEP * i) / height
         swatch = Rectangle(
             (left, y - 0.26 / height), 0.3 / width, 0.24 / height, facecolor=colour, edgecolor=INK, linewidth=0.5
         )
