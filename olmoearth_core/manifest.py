@@ -104,11 +104,16 @@ def damage(folder: Path, manifest: Manifest) -> list[str]:
 
     Reads every byte. Files that the manifest does not know (a GIS leaves some beside a map) are nobody's damage.
     """
-    findings = []
+    return [f"{name}: {what}" for name, what in damaged_files(folder, manifest).items()]
+
+
+def damaged_files(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """As `damage`: name of each output that differs -> what is wrong with it."""
+    findings = {}
     for name, expected in manifest.outputs.items():
         path = folder / name
         if not path.is_file():
-            findings.append(f"{name}: missing")
+            findings[name] = "missing"
         elif path.stat().st_size != expected.bytes or sha256_file(path) != expected.sha256:
-            findings.append(f"{name}: content differs from its checksum in the manifest")
+            findings[name] = "content differs from its checksum in the manifest"
     return findings

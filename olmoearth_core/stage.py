@@ -1,7 +1,8 @@
 """The stages' common ground: what a stage is, its key, and the one rule by which it is skipped.
 
 A stage writes to a private work folder that survives a kill; finished, the folder gets its manifest and is renamed
-into place. The same command after a kill finds the work folder by the stage key and goes on in it.
+into place. The same command after a kill finds the work folder by the stage key and goes on in it. Published outputs
+that were damaged become such a work folder again: what is whole of them is kept.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from filelock import FileLock, Timeout
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import BusyError, ProjectError, StoreError
 from olmoearth_core.manifest import (
+    MANIFEST,
     SCRATCH,
     Manifest,
-    damage,
+    damaged_files,
     describe_outputs,
+    output_files,
     read_manifest,
     stage_key,
     write_manifest,
 )
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE, Project
-from olmoearth_core.store import disk_errors, publish_folder, remove_partials, write_json
-from olmoearth_core.verified import changed_outputs
+from olmoearth_core.store import disk_errors, move, publish_folder, remove_partials, write_json
+from olmoearth_core.verified import changed_outputs, forget
 
 
 @dataclass
@@ -68,7 +71,8 @@ class StageRun:
     project: Project
     out: Path
     """The work folder: everything in it becomes an output, except `scratch`. What an earlier, killed run of the same
-    key left is still there, so the function checks what is complete and goes on."""
+    key left is still there, so the function checks what is complete and goes on. Where a finished run's outputs were
+    damaged, the whole ones are there without the scratch that made them, and its manifest lies in `scratch`."""
     upstream: Mapping[str, Upstream]
     files: Mapping[str, Path]
     progress: Progress
@@ -117,7 +121,8 @@ class StageResult:
     record: dict[str, Any]
     """What it cost when it was computed: wall_seconds, device, device_seconds, bytes_read, bytes_written, resumed.
 
-    `resumed` is true when an earlier run of it was killed or failed: what that one spent is not counted."""
+    `resumed` is true when an earlier run of it was killed or failed, or what it made was damaged: what that one spent
+    is not counted."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +206,9 @@ def run_stage(stage: Stage, stages: Mapping[str, Stage], project: Project, progr
             return done
         work = project.state / "work" / f"{stage.name}-{plan.key[:12]}"
         manifest = _manifest(work, plan.key)  # complete, but killed before it was published
-        if manifest is None or damage(work, manifest):
+        if manifest is None or damaged_files(work, manifest):
             _check_upstream(project, plan)
+            _keep_what_is_whole(plan, work)
             manifest = _compute(stage, project, plan, work, progress)
         # only now: with the manifest written nobody needs the checkpoints any more
         shutil.rmtree(work / SCRATCH, ignore_errors=True)
@@ -269,6 +275,27 @@ def _check_upstream(project: Project, plan: _Plan) -> None:
             )
 
 
+def _keep_what_is_whole(plan: _Plan, work: Path) -> None:
+    """Have the stage go on from finished outputs of its key that were damaged, published or not.
+
+    Leaves in `work` the outputs that verify and nothing else; the manifest goes last, so that a kill is no matter.
+    """
+    with disk_errors(work):
+        if not work.exists() and _manifest(plan.folder, plan.key) is not None:
+            work.parent.mkdir(parents=True, exist_ok=True)
+            move(plan.folder, work)
+        manifest = _manifest(work, plan.key)
+        if manifest is None:
+            return
+        whole = manifest.outputs.keys() - damaged_files(work, manifest).keys()
+        for name, path in list(output_files(work)):
+            if name not in whole:  # damaged, or laid there by somebody else
+                path.unlink()
+        shutil.rmtree(work / SCRATCH, ignore_errors=True)  # its journals still tell of the damaged files
+        (work / SCRATCH).mkdir(exist_ok=True)
+        (work / MANIFEST).replace(work / SCRATCH / MANIFEST)
+
+
 def _result(stage: Stage, project: Project, plan: _Plan, manifest: Manifest, *, skipped: bool) -> StageResult:
     record = read_record(project, stage.name, plan.key)
     return StageResult(stage.name, plan.folder, plan.place, manifest, skipped, record)
@@ -280,7 +307,12 @@ def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: 
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
+        try:
+            summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
+        except Exception:  # perhaps over a file that rotted after it was verified: read it all the next time
+            for name, done in plan.upstream.items():
+                forget(_note(project, name, done.manifest.key))
+            raise
         outputs = describe_outputs(work)
     manifest = Manifest(
         stage=stage.name,

@@ -123,9 +123,9 @@ def publish_folder(finished: Path, place: Path, trash: Path) -> None:
         trash.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(trash, ignore_errors=True)
         if place.exists():
-            _rename(place, trash)
+            move(place, trash)
         try:
-            _rename(finished, place)
+            move(finished, place)
         except BaseException:
             if trash.exists() and not place.exists():
                 trash.rename(place)
@@ -133,7 +133,12 @@ def publish_folder(finished: Path, place: Path, trash: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def _rename(source: Path, target: Path) -> None:
+def move(source: Path, target: Path) -> None:
+    """Rename a folder.
+
+    Raises:
+        StoreError: the two do not lie on one file system.
+    """
     try:
         source.rename(target)
     except OSError as error:

@@ -33,10 +33,18 @@ def changed_outputs(folder: Path, manifest: Manifest, note: Path) -> list[str]:
     if state is not None and _read(note) == state:
         return []
     findings = damage(folder, manifest)
+    if findings:
+        forget(note)
     if state is not None and not findings and time.time_ns() - youngest > SETTLED_NS:
         with suppress(StoreError):  # without the note the next time takes longer, nothing else
             write_text(note, state)
     return findings
+
+
+def forget(note: Path) -> None:
+    """Have every byte read the next time: bits may rot below an unchanged state, and a reader may have met them."""
+    with suppress(OSError):
+        note.unlink(missing_ok=True)
 
 
 def _state(folder: Path, manifest: Manifest) -> tuple[str | None, int]:

@@ -19,6 +19,7 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from olmoearth_core import verified
 from olmoearth_core.errors import BusyError, ProjectError, StoreError
 from olmoearth_core.manifest import MANIFEST, SCRATCH, damage, read_manifest, write_manifest
 from olmoearth_core.progress import Silent
@@ -278,6 +279,70 @@ def test_no_note_is_made_of_files_that_could_still_change_within_a_tick(tmp_path
     assert not (project.state / "verified").exists()
 
 
+# ---------------------------------------------------------------- damaged
+
+
+@pytest.mark.parametrize("harm", [_flip, Path.unlink])
+def test_of_damaged_outputs_what_is_whole_is_kept(tmp_path: Path, log: Path, harm: Any) -> None:
+    project = toy.write_project(tmp_path)
+    before = toy.run_all(project)["gather"]
+    harm(before.folder / "parts" / "2.txt")
+    (before.folder / "parts" / "2.txt.aux.xml").write_text("QGIS was here")
+    log.write_text("")
+    assert ran(project) == ["gather"]  # the same bytes again: those after it sleep on
+    assert log.read_text().splitlines() == ["part 2"]
+    after = find_result(toy.stages()["gather"], toy.stages(), project, Silent())
+    assert after is not None
+    assert after.manifest == before.manifest
+    assert damage(after.folder, after.manifest) == []
+    assert after.record["resumed"] is True
+    _assert_clean(project)
+
+
+@pytest.mark.parametrize("stop", ["part:2", "rename:1", "renamed:1", "rename:2"])
+def test_killed_while_it_mends_damaged_outputs_the_next_run_mends_them(tmp_path: Path, log: Path, stop: str) -> None:
+    """Killed before and after the outputs became the work folder again, in the middle, before publishing."""
+    project = toy.write_project(tmp_path)
+    before = toy.run_all(project)["gather"]
+    for part in ("2", "4"):
+        _flip(before.folder / "parts" / f"{part}.txt")
+    log.write_text("")
+    _kill_at(tmp_path, stop)
+    assert ran(project)[:1] == ["gather"]
+    assert sorted(line for line in log.read_text().splitlines() if "part" in line) == ["part 2", "part 4"]
+    after = toy.run_all(project)["gather"]
+    assert after.manifest == before.manifest
+    assert damage(after.folder, after.manifest) == []
+    _assert_clean(project)
+
+
+@pytest.mark.usefixtures("_soon_settled")
+def test_after_a_reader_failed_what_it_read_is_verified_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits that rot below an unchanged state are nothing that a note can see: the stage that reads them can."""
+    project = toy.write_project(tmp_path)
+    before = toy.run_all(project)["gather"]
+    _let_notes_be_made(project)
+    path = before.folder / "parts" / "2.txt"
+    content = path.read_bytes()
+    changed = toy.write_project(tmp_path, {"training.seed": 5})
+    with monkeypatch.context() as patch:
+        patch.setattr("olmoearth_core.verified._state", _state_before_the_rot(before))
+        path.write_text("rotten")
+        assert run_stage(toy.stages()["gather"], toy.stages(), changed, Silent()).skipped
+        with pytest.raises(ValueError, match="rotten"):
+            run_stage(toy.stages()["total"], toy.stages(), changed, Silent())
+        assert not run_stage(toy.stages()["gather"], toy.stages(), changed, Silent()).skipped
+    assert path.read_bytes() == content
+    assert ran(changed) == ["total", "report"]
+
+
+def _state_before_the_rot(result: Any) -> Any:
+    state = verified._state(result.folder, result.manifest)
+    return lambda _folder, _manifest: state
+
+
 # ---------------------------------------------------------------- killed
 
 
@@ -369,7 +434,7 @@ def test_finished_work_that_was_damaged_before_it_was_published_is_made_again(tm
     _kill_at(tmp_path, "rename:1", "gather")
     (work,) = (project.state / "work").iterdir()
     assert read_manifest(work) is not None
-    (work / "parts" / "2.txt").unlink()
+    _flip(work / "parts" / "2.txt")
     done = toy.run_all(project)
     assert damage(done["gather"].folder, done["gather"].manifest) == []
     assert done["gather"].manifest == toy.run_all(toy.write_project(tmp_path / "whole"))["gather"].manifest

@@ -36,6 +36,7 @@ from olmoearth_core.inference.plan import (
 )
 from olmoearth_core.inference.product import TileRecord, finished_tile, write_tile
 from olmoearth_core.inference.tile import MappedTile, TileInput, map_tile
+from olmoearth_core.manifest import read_manifest
 from olmoearth_core.models.segmenter import TrainedModel, load_model
 from olmoearth_core.project import ProjectConfig
 from olmoearth_core.stage import StageRun, Upstream
@@ -66,6 +67,8 @@ def infer(run: StageRun) -> dict[str, Any]:
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
     write_plan(plan, run.out)
     journal = FailureJournal(run.scratch / "failures.json")
+    if damaged := read_manifest(run.scratch):  # its whole tiles are kept, so is what they lack
+        journal.add([Failure(**failure) for failure in damaged.summary["failed_assets"]])
     records = map_tiles(run, plan, area, scenes, model, journal)
     return summarise(run, plan, records, journal.read())
 
