@@ -75,6 +75,7 @@ def _audit(session: Session, workspace: Workspace, path: Path, checksum: str, pr
         checks.append(_check_tags(found, tags))
     checks += verify(session, workspace, found, path, progress)
     verdict = _verdict(checks)
+    runs = lineage(session, found)
     return AuditReport(
         path=path,
         verdict=verdict,
@@ -83,8 +84,8 @@ def _audit(session: Session, workspace: Workspace, path: Path, checksum: str, pr
         found_by=found_by,
         map=_map_facts(found),
         model=_model_facts(found.model),
-        dataset=_dataset_facts(found.model.dataset if found.model else None),
-        runs=[_run_facts(run) for run in lineage(found)],
+        dataset=_dataset_facts(found.model.dataset if found.model else None, runs),
+        runs=[_run_facts(run) for run in runs],
     )
 
 
@@ -208,14 +209,15 @@ def _model_facts(model: schema.ModelVersion | None) -> ModelFacts | None:
     )
 
 
-def _dataset_facts(dataset: schema.DatasetVersion | None) -> DatasetFacts | None:
+def _dataset_facts(dataset: schema.DatasetVersion | None, runs: list[schema.Run]) -> DatasetFacts | None:
     if dataset is None:
         return None
+    run = next((run for run in runs if run.stage == "preprocess"), dataset.run)
     return DatasetFacts(
         digest=dataset.digest,
         dvc_hash=dataset.dvc_hash,
-        labels={name: digest for name, digest in dataset.run.inputs.items() if name != "export"},
-        summary=dataset.run.summary,
+        labels={name: digest for name, digest in run.inputs.items() if name != "export"},
+        summary=run.summary,
         scenes=[_scene_facts(scene) for scene in dataset.scenes],
     )
 

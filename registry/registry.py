@@ -124,10 +124,11 @@ class Registry(AbstractContextManager["Registry"]):
         if not result.skipped:
             return None
         with self.database.read() as session:
-            run = _run_of(session, project.config.name, result.stage, result.manifest.outputs_digest)
+            manifest = result.manifest
+            run = _run_of(session, project.config.name, result.stage, manifest.outputs_digest, manifest.key)
             made = {"preprocess": schema.DatasetVersion, "finetune": schema.ModelVersion, "postprocess": schema.Map}
             table: Any = made.get(result.stage)
-            if run is None or run.key != result.manifest.key:
+            if run is None:
                 return None
             if table is None:
                 return run
@@ -143,14 +144,16 @@ def found_result(project: Project, output: Output) -> StageResult:
     return StageResult(manifest.stage, output.folder, place, manifest, True, cost)
 
 
-def _run_of(session: Session, project: str, stage: str, digest: str) -> schema.Run | None:
-    """The first run that made the outputs `digest`."""
+def _run_of(session: Session, project: str, stage: str, digest: str, key: str | None = None) -> schema.Run | None:
+    """The newest run that made the outputs `digest`; inputs that differ in form alone make them under several keys."""
     wanted = (
         select(schema.Run)
         .join(schema.Project)
         .where(schema.Project.name == project, schema.Run.stage == stage, schema.Run.digest == digest)
-        .order_by(schema.Run.id)
+        .order_by(schema.Run.id.desc())
     )
+    if key is not None:
+        wanted = wanted.where(schema.Run.key == key)
     return session.scalars(wanted.limit(1)).first()
 
 
@@ -198,8 +201,8 @@ def _write_run(
     """The run of this result: one row a computation, and one for outputs that were found without any."""
     manifest, cost = result.manifest, result.record
     if result.skipped:
-        known = _run_of(session, owner.name, result.stage, manifest.outputs_digest)
-        if known is not None and known.key == manifest.key:
+        known = _run_of(session, owner.name, result.stage, manifest.outputs_digest, manifest.key)
+        if known is not None:
             return known
     key = {
         "project_id": owner.id,

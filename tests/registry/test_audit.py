@@ -377,6 +377,25 @@ def test_the_dataset_before_the_last_is_verified_from_dvc(
         hidden.rename(house.project.root)
 
 
+def test_labels_saved_with_other_white_space(house: House, tmp_path: Path) -> None:
+    """The export runs again under another key and makes the same bytes: the map is still sound."""
+    project = load_project(shutil.copytree(house.project.root, tmp_path / "small", symlinks=True))
+    labels = project.root / "labels" / "forest.geojson"
+    labels.write_text(json.dumps(json.loads(labels.read_text()), indent=4))
+    export = smallrun.run(project, "export")["export"]
+    before = house.results["export"].manifest
+    assert (export.skipped, export.manifest.outputs_digest) == (False, before.outputs_digest)
+    path = project.root / house.map.relative_to(house.project.root)
+    assert bad(house.audit(path)) == {"stage key of export": "differs"}, "nobody recorded that key"
+    with changed_rows(house, "SELECT 1"):
+        with open_registry(house.workspace) as registry:
+            registry.record(project, export, RunContext.here(project))
+        report = house.audit(path)
+    assert report.runs is not None
+    assert report.runs[-1].key == export.manifest.key != before.key
+    assert report.verified, report.sentence
+
+
 @contextmanager
 def changed_rows(house: House, statement: str) -> Iterator[None]:
     """The registry's rows are others for a while."""
