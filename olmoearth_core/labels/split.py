@@ -1,9 +1,10 @@
 """Training, validation and test kept apart in space.
 
 The ground is cut into square blocks of whole windows and each block belongs to one split, for all dates: no pixel of
-the ground is ever both learned from and scored on. Blocks are dealt out class by class, rarest first (iterative
-stratification: Sechidis, Tsoumakas and Vlahavas 2011), so that each split sees each class where there are blocks
-enough. The table of blocks is part of the dataset.
+the ground is ever both learned from and scored on. Neighbouring blocks touch, there is no buffer between splits yet:
+a labelled polygon across a border is in both, so scores may be too high; the model card says so. Blocks are dealt out
+class by class, rarest first (iterative stratification: Sechidis, Tsoumakas and Vlahavas 2011), so that each split sees
+each class where there are blocks enough. The table of blocks is part of the dataset.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class ModelCard(_Part):
     """Settings of the training run."""
     dataset: TrainingSet
     scores: dict[str, Any]
-    """What metrics.json says, confusion matrices included."""
+    """What metrics.json says, confusion matrices included; empty until the model is judged."""
     weights_sha256: str = ""
     """Of weights.safetensors; filled in when the model is saved."""
     intended_use: str
@@ -112,14 +112,24 @@ def render(card: ModelCard) -> str:
         "",
         "## Scores",
         "",
-        str(card.scores["chosen_by"]),
-        *(line for split in ("validation", "test") for line in _table(split, card.scores[split])),
+        *_scores(card.scores),
         "",
         "## Restrictions",
         "",
         *(f"- {restriction}" for restriction in card.restrictions),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    if not scores:
+        return ["The model is not judged yet."]
+    precision = scores.get("precision")
+    return [
+        str(scores["chosen_by"]),
+        *(["", f"Judged as saved and loaded for mapping, in {precision}."] if precision else []),
+        *(line for split in ("validation", "test") for line in _table(split, scores[split])),
+    ]
 
 
 def _table(split: str, scores: dict[str, Any]) -> list[str]:

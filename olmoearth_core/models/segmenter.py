@@ -144,7 +144,11 @@ def save_model(folder: Path, segmenter: Segmenter, card: ModelCard) -> ModelCard
     """
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in segmenter.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(weights))
-    card = card.model_copy(update={"weights_sha256": sha256_file(folder / WEIGHTS)})
+    return save_card(folder, card.model_copy(update={"weights_sha256": sha256_file(folder / WEIGHTS)}))
+
+
+def save_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Write card.json and card.md anew, for the weights that lie there; return the card."""
     write_json(folder / CARD, card.model_dump(mode="json"))
     write_text(folder / CARD_TEXT, render(card))
     return card

@@ -12,7 +12,7 @@ from olmoearth_core.models import build_encoder, load_encoder
 from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.precision import resolve_device
-from olmoearth_core.models.segmenter import build_segmenter, save_model
+from olmoearth_core.models.segmenter import build_segmenter, load_model, save_card, save_model
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_json
@@ -26,8 +26,9 @@ SPLITS = ("train", "validation", "test")
 def finetune(run: StageRun) -> dict[str, Any]:
     """Train encoder and head on the training set; keep the best epoch by validation; read the test windows once.
 
-    Leaves weights.safetensors, card.json, card.md, metrics.json (scores and confusion matrices of validation and test)
-    and history.json (loss and scores of every epoch).
+    Leaves weights.safetensors, card.json, card.md, metrics.json (scores and confusion matrices of validation and test,
+    of the saved model as `load_model` gives it to mapping, and in which precision) and history.json (loss and scores
+    of every epoch, in fp32, as it is trained).
 
     Raises:
         TrainingError: nothing or one class only to learn from, or a loss that is no longer a number.
@@ -78,10 +79,12 @@ def finetune(run: StageRun) -> dict[str, Any]:
         progress=run.progress,
         meter=run.meter,
     )
+    card = save_model(run.out, segmenter, card)
+    model = load_model(run.out).segmenter  # the scores are those of the model that maps: from disk, in its precision
     with run.meter.on_device():
-        judged = {s: task.evaluate(segmenter, windows[s], config.training.batch_size) for s in ("validation", "test")}
-    metrics = _metrics(state, judged, windows, classes)
-    card = save_model(run.out, segmenter, card.model_copy(update={"scores": metrics}))
+        judged = {s: task.evaluate(model, windows[s], config.training.batch_size) for s in ("validation", "test")}
+    metrics = _metrics(state, judged, windows, classes, model.encoder.precision)
+    save_card(run.out, card.model_copy(update={"scores": metrics}))
     write_json(run.out / "metrics.json", metrics)
     write_json(run.out / "history.json", state.history)
     return {
@@ -98,6 +101,8 @@ def finetune(run: StageRun) -> dict[str, Any]:
 _OWN_RESTRICTIONS = (
     "Not judged outside the places, seasons and classes of its training set.",
     "Scores come from spatial blocks kept out of training, of the same labels: a map needs an independent check.",
+    "Neighbouring blocks touch, with no buffer between them: a test window may lie beside a training window, and a "
+    "labelled polygon that crosses a block's border trains on one side and tests on the other. Scores may be too high.",
 )
 
 
@@ -179,7 +184,7 @@ def _intended_use(classes: list[str], resolution: float, modalities: list[str]) 
 
 
 def _metrics(
-    state: State, judged: dict[str, Evaluation], windows: dict[str, Windows], classes: list[str]
+    state: State, judged: dict[str, Evaluation], windows: dict[str, Windows], classes: list[str], precision: str
 ) -> dict[str, Any]:
     chosen = (
         f"The best of {state.epoch} epochs by validation mIoU is kept: epoch {state.best_epoch}."
@@ -190,6 +195,7 @@ def _metrics(
         "schema_version": 1,
         "chosen_by": chosen,
         "best_epoch": state.best_epoch,
+        "precision": precision,
         **{
             split: {
                 **evaluation.scores,
