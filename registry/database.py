@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
@@ -31,6 +32,8 @@ VERSION_TABLE = "olmoearth_schema"
 MIGRATION_LOCK = 0x6F6C6D6F
 """PostgreSQL's advisory lock that one process holds while it migrates."""
 SQLITE_WAIT_SECONDS = 60
+SQLITE_URI = "file:"
+"""How a file name that is a URI begins: sqlite:///file:/path?mode=ro&uri=true."""
 ROWS_PER_INSERT = 500
 """SQLite takes 32,766 parameters a statement."""
 
@@ -110,7 +113,9 @@ class Database:
                 yield connection
             return
         # SQLite does not wait for others while it switches to WAL, so a lock of our own stands before it
-        with FileLock(f"{self.url.database}.lock", timeout=SQLITE_WAIT_SECONDS):
+        file = self.url.database or ""
+        file = urlsplit(file).path if file.startswith(SQLITE_URI) else file
+        with FileLock(f"{file}.lock", timeout=SQLITE_WAIT_SECONDS):
             raw = self.engine.raw_connection()
             raw.cursor().execute("PRAGMA journal_mode = WAL")
             raw.close()
@@ -151,7 +156,7 @@ def migration_config() -> Config:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
-    if url.database and url.database != ":memory:":
+    if url.database and url.database != ":memory:" and not url.database.startswith(SQLITE_URI):
         try:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

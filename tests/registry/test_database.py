@@ -145,6 +145,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Database(f"sqlite:///{tmp_path / 'home' / 'registry.db'}")
 
 
+def test_a_file_name_that_is_a_uri_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reads the URI; a folder `file:` where the process stands would be a misreading of it."""
+    monkeypatch.chdir(tmp_path)
+    Database(f"sqlite:///file:{tmp_path / 'registry.db'}?uri=true").close()
+    assert not (tmp_path / "file:").exists()
+    assert (tmp_path / "registry.db").is_file()
+
+
 def test_a_read_only_database_can_be_read_and_says_so_when_written(tmp_path: Path) -> None:
     """Opened read-only by SQLite itself: the permissions of a file do not stop root."""
     path = tmp_path / "registry.db"
