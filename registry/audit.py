@@ -173,7 +173,13 @@ def _verdict(checks: list[Check]) -> Verdict:
 
 def _sentence(made: schema.Map, verdict: Verdict, checks: list[Check]) -> str:
     if verdict == "verified":
-        return f"Verified: this is {made.name}; all {len(checks)} checks hold."
+        changed = [problem for check in checks if check.status == "changed" for problem in check.problems]
+        if not changed:
+            return f"Verified: this is {made.name}; all {len(checks)} checks hold."
+        return (
+            f"Verified: this is {made.name}; every output and record holds. What it was made from is not all as it was "
+            f"({', '.join(dict.fromkeys(changed))}); the record names it by sha256."
+        )
     wrong = ", ".join(check.what for check in checks if check.status == "differs")
     gone = ", ".join(check.what for check in checks if check.status == "missing")
     if verdict == "differs":

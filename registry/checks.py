@@ -18,6 +18,7 @@ from registry import git, schema
 from registry.dvc_store import find_repository, stored_files
 from registry.errors import ModelError
 from registry.facts import SCENES
+from registry.inputs import check_inputs
 from registry.mlflow_run import WEIGHTS
 from registry.models import artifact_folder, get_model
 from registry.outputs import PLACES, Output, find_output
@@ -53,6 +54,8 @@ def verify(session: Session, workspace: Workspace, made: schema.Map, file: Path,
             roots = _roots(session, run, file)
             check, output = _check_outputs(run, roots)
             checks += [check, _check_key(session, run, output)]
+            if (inputs := check_inputs(run, roots)) is not None:
+                checks.append(inputs)
             if output is not None:
                 outputs[run.stage] = output
             advance(1)

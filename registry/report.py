@@ -11,7 +11,8 @@ Verdict = Literal["verified", "differs", "incomplete", "unknown"]
 FoundBy = Literal["checksum", "tags", "pixels"]
 
 
-Status = Literal["ok", "differs", "missing"]
+Status = Literal["ok", "differs", "missing", "changed"]
+"""changed: an input file is not, or not any more, what the stage read; this takes nothing from the verdict."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class AuditReport:
 
     path: Path
     verdict: Verdict
-    """verified: every check is ok. differs: at least one is not. incomplete: none differs, but something to check is
+    """verified: every check is ok (input files may have changed since). differs: at least one is not. incomplete: none differs, but something to check is
     gone. unknown: nothing in this workspace's registry."""
     sentence: str
     """The verdict for a person."""

@@ -44,7 +44,12 @@ def _show(report: AuditReport) -> None:
     for title, line in _lineage(report):
         out.print(f"[bold]{title:<9}[/]", end="")
         out.print(line, highlight=False, markup=False, soft_wrap=True)
-    marks = {"ok": "[green]ok[/]     ", "differs": "[red]differs[/]", "missing": "[yellow]missing[/]"}
+    marks = {
+        "ok": "[green]ok[/]     ",
+        "differs": "[red]differs[/]",
+        "missing": "[yellow]missing[/]",
+        "changed": "[yellow]changed[/]",
+    }
     for check in report.checks:
         out.print(f"  {marks[check.status]}  {check.what}: ", end="", highlight=False)
         out.print(check.detail, highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,7 @@ import pytest
 import rasterio
 import smallrun
 
+from olmoearth_core.digest import sha256_file
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from registry import dvc
@@ -394,6 +395,63 @@ def test_labels_saved_with_other_white_space(house: House, tmp_path: Path) -> No
     assert report.runs is not None
     assert report.runs[-1].key == export.manifest.key != before.key
     assert report.verified, report.sentence
+
+
+def test_input_files_that_changed_are_told_and_the_map_stays_verified(house: House) -> None:
+    labels = house.project.root / "labels" / "forest.geojson"
+    (scenes, *_) = (house.project.root / "scenes").glob("*.json")
+    told = {check.what for check in house.audit().checks if check.what.startswith("inputs")}
+    assert told == {"inputs of export", "inputs of preprocess", "inputs of infer", "inputs of postprocess"}
+    with flipped_bit(labels):
+        report = house.audit()
+    assert bad(report) == {"inputs of export": "changed", "inputs of preprocess": "changed"}
+    assert report.verified
+    assert "labels/forest.geojson: changed since" in report.sentence
+    with gone(house.project.root / "area.geojson"):
+        report = house.audit()
+    assert bad(report) == {"inputs of infer": "changed", "inputs of postprocess": "changed"}
+    assert report.verified
+    assert "area.geojson: gone" in report.sentence
+    with gone(scenes.parent):
+        assert bad(house.audit()) == {"inputs of export": "changed", "inputs of infer": "changed"}
+
+
+def test_inputs_beside_a_shapefile_and_a_local_checkpoint(tmp_path: Path) -> None:
+    """The names that core's stages give them lead back to the files."""
+    from olmoearth_core.progress import Silent
+    from olmoearth_core.stage import Stage
+    from olmoearth_core.stages import STAGES
+    from registry.inputs import check_inputs
+    from registry.schema import Run
+
+    project = smallrun.small_project(tmp_path / "shape")
+    for suffix in (".shp", ".dbf", ".prj"):
+        (project.root / f"my labels{suffix}").write_text(suffix)
+    (project.root / "base").mkdir()
+    (project.root / "base" / "weights.pth").write_text("weights")
+    text = (project.root / "project.yaml").read_text().replace("labels/forest.geojson", "my labels.shp")
+    text = text.replace("  patch_size: 4", "  patch_size: 4\n  weights: base")
+    (project.root / "project.yaml").write_text(text)
+    project = load_project(project.root)
+
+    def asked(stage: Stage) -> Run:
+        files = stage.files(project, Silent())
+        inputs = {name: sha256_file(path) for name, path in files.items()}
+        return Run(stage=stage.name, inputs=inputs, settings=stage.settings(project))
+
+    labels, weights = asked(STAGES["preprocess"]), asked(STAGES["finetune"])
+    assert (len(labels.inputs), len(weights.inputs)) == (3, 1)
+    for run, name, file in (
+        (labels, "my labels.shp .dbf", "my labels.dbf"),
+        (weights, "weights/weights.pth", "base/weights.pth"),
+    ):
+        check = check_inputs(run, [tmp_path / "elsewhere", project.root])
+        assert check is not None
+        assert check.status == "ok"
+        with flipped_bit(project.root / file):
+            check = check_inputs(run, [project.root])
+        assert check is not None
+        assert check.problems == [f"{name}: changed since"]
 
 
 @contextmanager

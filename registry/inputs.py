@@ -1,0 +1,57 @@
+"""The files that a stage read (labels, areas, scene lists, a checkpoint), against the checksums in its manifest.
+
+A file that changed since makes no map false: what the map was made of stays named by the recorded checksum. It is told
+as `changed`, a note beside the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from olmoearth_core.digest import sha256_file
+from olmoearth_core.stages import STAGES
+from registry import schema
+from registry.report import Check
+
+
+def check_inputs(run: schema.Run, roots: list[Path]) -> Check | None:
+    """Compare the files that `run` read with what lies in the project folders `roots` now; None where it read none."""
+    files = {name: str(digest) for name, digest in run.inputs.items() if name not in STAGES}
+    if not files:
+        return None
+    problems = [f"{name}: {found}" for name, sha256 in files.items() if (found := _look(run, name, sha256, roots))]
+    what = f"inputs of {run.stage}"
+    if not problems:
+        return Check(what, "ok", f"{len(files)} files are those that the stage read")
+    detail = (
+        f"{len(problems)} of {len(files)} files are not those that the stage read; the record names those by sha256"
+    )
+    return Check(what, "changed", detail, problems)
+
+
+def _look(run: schema.Run, name: str, sha256: str, roots: list[Path]) -> str:
+    """What is wrong with an input; empty where a project folder has it as it was read."""
+    found = "gone"
+    for path in (path for root in roots for path in _places(run, name, root)):
+        try:
+            if sha256_file(path) == sha256:
+                return ""
+            found = "changed since"
+        except OSError:
+            continue
+    return found
+
+
+def _places(run: schema.Run, name: str, root: Path) -> Iterator[Path]:
+    """Where the input may lie, by the names that `olmoearth_core.stages` gives: most are paths of project.yaml."""
+    if name == "scenes":
+        yield from sorted((root / "scenes").glob("*.json"))
+        return
+    if name == "weights" or name.startswith("weights/"):
+        base = str(run.settings.get("model", {}).get("weights") or "")
+        yield root / Path(base).expanduser() / name.removeprefix("weights").removeprefix("/")
+        return
+    path = root / Path(name).expanduser()
+    shapefile, space, suffix = str(path).rpartition(" ")
+    yield Path(shapefile).with_suffix(suffix) if space and shapefile.lower().endswith(".shp") else path
