@@ -38,7 +38,7 @@ class Segmentation:
             context: not used.
             model_input: modality -> (B, T, C, H, W) physical values, channels as in card.json, 0 where invalid;
                 "dates": (B, T) datetime64[D] or ISO 8601 strings; "valid", not required: modality -> (B, T, H, W)
-                bool, by default where a channel is not 0.
+                bool, by default where no channel is 0, as in training (`imagery.mask`).
             params: not used.
 
         Returns:
@@ -46,7 +46,7 @@ class Segmentation:
         """
         dates = np.asarray(model_input["dates"]).astype("datetime64[D]")
         inputs = {name: np.asarray(model_input[name]) for name in self.model.card.bands}
-        valid = model_input.get("valid") or {name: (data != 0).any(axis=2) for name, data in inputs.items()}
+        valid = model_input.get("valid") or {name: (data != 0).all(axis=2) for name, data in inputs.items()}
         return self.model.predict(inputs, dates, {name: np.asarray(mask, bool) for name, mask in valid.items()})
 
 

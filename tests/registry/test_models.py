@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,16 +82,51 @@ def test_the_pyfunc_predicts_what_the_model_does(
     random = np.random.default_rng(0)
     cubes = random.integers(1, 5000, (2, 2, 4, 16, 16)).astype(np.uint16)
     cubes[0, :, :, :4] = 0
+    cubes[1, :, 2, 8:] = 0  # one band without a value makes the pixel invalid, as in training
     dates = np.array([["2024-05-16", "2024-06-15"]] * 2, "datetime64[D]")
     found = loaded.predict({"sentinel2_l2a": cubes, "dates": dates.astype(str)})
-    valid = {"sentinel2_l2a": (cubes != 0).any(axis=2)}
+    valid = {"sentinel2_l2a": (cubes != 0).all(axis=2)}
     expected = load_model(results["finetune"].folder).predict({"sentinel2_l2a": cubes}, dates, valid)
     assert found.shape == (2, 3, 16, 16)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_nothing_reaches_the_user(tmp_path: Path, project: Project, results: dict[str, StageResult]) -> None:
+@pytest.fixture
+def mlflow_server(models_home: Workspace, tmp_path: Path) -> Iterator[str]:
+    """The address of a real MLflow server with an empty registry."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", address.rpartition(":")[2]]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--no-serve-artifacts"]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--default-artifact-root", str(tmp_path / "root")],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(600):
+            assert server.poll() is None, (tmp_path / "server.log").read_text()
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+@pytest.mark.parametrize("where", ["embedded", "server"])
+def test_nothing_reaches_the_user(
+    where: str, tmp_path: Path, project: Project, results: dict[str, StageResult], request: pytest.FixtureRequest
+) -> None:
     """A new MLflow database, a registration and a listing print nothing and warn of nothing."""
+    tracking = request.getfixturevalue("mlflow_server") if where == "server" else ""
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -96,12 +135,13 @@ def test_nothing_reaches_the_user(tmp_path: Path, project: Project, results: dic
         "from registry.outputs import find_output\n"
         "from registry.registry import found_result\n"
         "from registry.workspace import Workspace\n"
-        "project, workspace = load_project(Path(sys.argv[1])), Workspace.at(Path(sys.argv[2]))\n"
+        "project = load_project(Path(sys.argv[1]))\n"
+        "workspace = Workspace.at(Path(sys.argv[2]), tracking_uri=sys.argv[4])\n"
         "result = found_result(project, find_output(project.root, 'finetune', sys.argv[3]))\n"
         "register_model(workspace, project, result)\n"
         "assert [m.version for m in list_models(workspace)] == ['1']\n"
     )
-    arguments = [str(project.root), str(tmp_path / "home"), results["finetune"].manifest.outputs_digest]
+    arguments = [str(project.root), str(tmp_path / "home"), results["finetune"].manifest.outputs_digest, tracking]
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", code, *arguments],
         cwd=tmp_path,
