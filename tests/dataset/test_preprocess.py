@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from olmoearth_core.errors import DatasetError, ExpectationError
 from olmoearth_core.labels.split import BlockTable
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.progress import Silent
+from olmoearth_core.project import load_project
 from olmoearth_core.stage import Meter, StageRun, Upstream, run_stage
 from olmoearth_core.stages import STAGES
 
@@ -130,6 +132,19 @@ def test_the_same_work_gives_the_same_bytes_under_any_name_and_colour(dataset: D
     }
     again = run_to_dataset(write_shore(tmp_path, changes, scenes=scenes, labels=halves(DATE, "2024-07-01")))
     assert digest(again.folder) == digest(dataset.folder)
+
+
+@pytest.mark.parametrize("lost", ["sentinel2_l2a/c", "target/zarr.json", "zarr.json"])
+def test_a_damaged_training_set_comes_out_the_same(dataset: Dataset, lost: str) -> None:
+    before = digest(dataset.folder)
+    path = dataset.folder / "cubes.zarr" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    project = load_project(next(p for p in dataset.folder.parents if (p / "project.yaml").exists()))
+    assert not run_stage(STAGES["preprocess"], STAGES, project, Silent()).skipped
+    assert digest(dataset.folder) == before
 
 
 def test_the_report_reads_offline_and_names_no_time(dataset: Dataset) -> None:

@@ -282,6 +282,19 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path: Path, after: int) -> No
     assert contents(result.folder) == contents(run_export(make_project(tmp_path / "whole")).folder)
 
 
+def test_of_a_damaged_export_only_the_damaged_copy_is_made_again(project: Project) -> None:
+    before = run_export(project)
+    whole = contents(before.folder)
+    lost, *others = sorted(before.folder.glob("*/*.tif"))
+    kept = {path: path.stat().st_ino for path in others}
+    lost.write_bytes(b"rotten" + lost.read_bytes()[6:])
+    after = run_export(project)
+    assert not after.skipped
+    assert after.manifest == before.manifest
+    assert contents(after.folder) == whole
+    assert {path: path.stat().st_ino for path in others} == kept
+
+
 def test_a_full_disk_is_told_and_finished_copies_stay(project: Project) -> None:
     """The limit on file sizes fails the same way: the write comes back short."""
     small = 6_000

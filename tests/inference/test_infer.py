@@ -32,6 +32,7 @@ from olmoearth_core.errors import CheckpointError, MappingError, StoreError
 from olmoearth_core.grid import Grid
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.plan import read_plan
+from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.store import PARTIAL
@@ -268,3 +269,30 @@ def test_an_unreadable_asset_is_left_out_and_told_also_after_a_resume(tmp_path: 
     assert summary["mapped_pixels"] == whole["mapped_pixels"]  # the other date remains
     assert any("B04 of B" in note for note in listener.notes)
     assert infer(infer_run(project, tmp_path / "tiles")) == summary
+
+
+def test_of_damaged_tiles_the_whole_ones_and_what_they_lack_are_kept(tmp_path: Path) -> None:
+    """As `run_stage` gives them back: the damaged files gone, no journal, the former manifest in scratch."""
+    project = small_project(tmp_path)
+    (tmp_path / "imagery" / "B" / "B04.tif").write_bytes(b"this is no GeoTIFF")
+    run = infer_run(project, tmp_path / "tiles")
+    summary = infer(run)
+    assert summary["failed_assets"]
+    before = checksums(run.out)
+    finished = Manifest(
+        stage="infer",
+        stage_version=1,
+        key=run.key,
+        settings={},
+        inputs={},
+        outputs=describe_outputs(run.out),
+        summary=summary,
+    )
+    for lost in (min(run.out.glob("*.tif")), run.out / "plan.json"):
+        shutil.rmtree(run.scratch)
+        write_manifest(run.scratch, finished)
+        lost.unlink()
+        kept = {path: path.stat().st_mtime_ns for path in run.out.glob("*.tif")}
+        assert infer(infer_run(project, run.out)) == summary
+        assert checksums(run.out) == before
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
