@@ -180,6 +180,25 @@ class PixelBox:
         )
 
 
+def areal_scale(crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How many square units of `crs` a square metre of the ellipsoid takes at the points (x, y), both (N,): (N,) float64.
+
+    1 +- 0.001 inside a UTM zone; 2 for Web Mercator at 45 degrees. Measured on the parallelogram that a step of 100 units
+    along each axis spans on the ground, because PROJ's own factors of Web Mercator are those of a sphere.
+    """
+    from pyproj import Transformer
+
+    step = 100.0
+    degrees = Transformer.from_crs(crs, CRS(crs).geodetic_crs, always_xy=True).transform
+    here, east, north = degrees(x, y), degrees(x + step, y), degrees(x, y + step)
+    geod = CRS(crs).get_geod()
+    to_east, _, along = geod.inv(*here, *east)
+    to_north, _, across = geod.inv(*here, *north)
+    ground = np.asarray(along) * np.asarray(across) * np.abs(np.sin(np.radians(np.subtract(to_east, to_north))))
+    scale: np.ndarray = step**2 / ground
+    return scale
+
+
 def lattice(area: PixelBox, size: int, stride: int | None = None) -> Iterator[PixelBox]:
     """The boxes of the grid's lattice that touch `area`, row by row.
 

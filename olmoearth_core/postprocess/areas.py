@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 
-from olmoearth_core.postprocess.mosaic import block_values
+from olmoearth_core.grid import areal_scale
+from olmoearth_core.postprocess.mosaic import blocks
 from olmoearth_core.store import write_text
 
 
@@ -22,7 +24,7 @@ class ClassArea:
         value: in the map.
         name: of the class.
         pixels: how many.
-        hectares: pixels times the area of a pixel on the grid. (UTM: up to 0.1 % off the ground's.)
+        hectares: on the ground: each block's pixels over the areal scale of the CRS in the block's middle.
         share: of all mapped pixels, 0..1; 0 where none is mapped.
     """
 
@@ -33,15 +35,19 @@ class ClassArea:
     share: float
 
 
-def class_areas(path: Path, names: Sequence[str], resolution: float) -> list[ClassArea]:
-    """Count the map at `path`, block by block; `resolution` is the edge of a pixel in metres."""
-    counts = np.zeros(256, np.int64)
-    for block in block_values(path):
-        counts += np.bincount(block.ravel(), minlength=256)
-    pixels = counts[: len(names)].tolist()
+def class_areas(path: Path, names: Sequence[str]) -> list[ClassArea]:
+    """Count the map at `path`, whose CRS is in metres, block by block."""
+    with rasterio.open(path) as source:
+        crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
+    counts, square_metres = np.zeros(256, np.int64), np.zeros(256, np.float64)
+    for block, (x, y) in blocks(path):
+        here = np.bincount(block.ravel(), minlength=256)
+        counts += here
+        square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
+    pixels, hectares = counts[: len(names)].tolist(), (square_metres[: len(names)] / 1e4).tolist()
     total = max(1, sum(pixels))
     return [
-        ClassArea(value, name, pixels[value], round(pixels[value] * resolution**2 / 1e4, 4), pixels[value] / total)
+        ClassArea(value, name, pixels[value], round(hectares[value], 4), pixels[value] / total)
         for value, name in enumerate(names)
     ]
 

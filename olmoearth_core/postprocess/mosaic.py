@@ -180,8 +180,8 @@ def _cause(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def block_values(path: Path) -> Iterator[np.ndarray]:
-    """(h, w) uint8 of the first band, block by block.
+def blocks(path: Path) -> Iterator[tuple[np.ndarray, tuple[float, float]]]:
+    """((h, w) uint8 of the first band, (x, y) of its middle in the CRS of the map), block by block.
 
     Raises:
         StoreError: a block cannot be read back.
@@ -189,6 +189,7 @@ def block_values(path: Path) -> Iterator[np.ndarray]:
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as source:
             for _, window in source.block_windows(1):
-                yield source.read(1, window=window)
+                x, y = source.transform @ (window.col_off + window.width / 2, window.row_off + window.height / 2)
+                yield source.read(1, window=window), (x, y)
     except RasterioError as error:
         raise StoreError(f"{path}: cannot be read back ({_cause(error)}). Run the same command again.") from error

@@ -17,6 +17,7 @@ import rasterio
 from rasterio.features import shapes, sieve
 from shapely.geometry import shape
 
+from olmoearth_core.grid import areal_scale
 from olmoearth_core.postprocess.mosaic import CACHE, NODATA, cannot_write
 from olmoearth_core.store import disk_errors, whole_file
 
@@ -38,7 +39,8 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
         scratch: folder for pixels.
 
     Returns:
-        columns class, value, area_m2, geometry, in the CRS of the map; neighbours share their edges exactly.
+        columns class, value, area_m2 (on the ground), geometry in the CRS of the map; neighbours share their edges
+        exactly.
     """
     with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as source:
         pixels = math.ceil(min_area / abs(source.transform.a * source.transform.e))
@@ -59,10 +61,20 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
         {
             "class": np.array([names[value] for _, value in found], dtype=object),
             "value": np.array([value for _, value in found], dtype=np.int32),
-            "area_m2": geometry.area.to_numpy(np.float64),
+            "area_m2": _ground_area(geometry),
         },
         geometry=geometry,
     )
+
+
+def _ground_area(geometry: gpd.GeoSeries) -> np.ndarray:
+    """Square metres on the ground, (N,) float64: areas in the CRS over its areal scale at each polygon's centroid."""
+    area: np.ndarray = geometry.area.to_numpy(np.float64)
+    if not len(area):
+        return area
+    middle = geometry.centroid
+    ground: np.ndarray = area / areal_scale(geometry.crs, middle.x.to_numpy(), middle.y.to_numpy())
+    return ground
 
 
 def _on_disk(path: Path, dtype: type[np.generic], shape: tuple[int, int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from olmoearth_core.inference.plan import Plan, read_plan
 from olmoearth_core.inference.product import TileRecord, verify_tile
 from olmoearth_core.postprocess.areas import ClassArea, class_areas, write_areas
 from olmoearth_core.postprocess.item import map_item, write_item
-from olmoearth_core.postprocess.mosaic import NODATA, Band, block_values, write_mosaic, write_style
+from olmoearth_core.postprocess.mosaic import NODATA, Band, blocks, write_mosaic, write_style
 from olmoearth_core.postprocess.polygons import outline, write_geopackage, write_geoparquet
 from olmoearth_core.postprocess.preview import write_preview
 from olmoearth_core.stage import StageRun
@@ -96,7 +96,7 @@ def postprocess(run: StageRun) -> dict[str, Any]:
         advance(1)
         products = Products(run.out, run.scratch / "products.json", advance)
         products.need([MAP, STYLE], make_map)
-        areas = class_areas(map_path, names, plan.resolution)
+        areas = class_areas(map_path, names)
         _same_areas(map_path, areas, records)
         products.need([PROBABILITIES], make_probabilities)
         products.need([PARQUET, GEOPACKAGE], make_polygons)
@@ -144,7 +144,7 @@ def _same_areas(path: Path, areas: Sequence[ClassArea], records: Sequence[TileRe
 
 def _same_pixels(path: Path, records: Sequence[TileRecord]) -> None:
     """As `_same_areas`, for the probabilities."""
-    counted = sum(int((block != NODATA).sum()) for block in block_values(path))
+    counted = sum(int((block != NODATA).sum()) for block, _ in blocks(path))
     if counted != sum(record.mapped_pixels for record in records):
         path.unlink()
         raise StoreError(f"{path}: was not written as it should be (is the disk full?). Run the same command again.")
