@@ -181,10 +181,10 @@ class PixelBox:
 
 
 def areal_scale(crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How many square units of `crs` a square metre of the ellipsoid takes at the points (x, y), both (N,): (N,) float64.
+    """How many square units of `crs` a square metre of the ground takes at the points (x, y), both (N,): (N,) float64.
 
-    1 +- 0.001 inside a UTM zone; 2 for Web Mercator at 45 degrees. Measured on the parallelogram that a step of 100 units
-    along each axis spans on the ground, because PROJ's own factors of Web Mercator are those of a sphere.
+    1 +- 0.001 inside a UTM zone; 2 for Web Mercator at 45 degrees. Measured on the parallelogram that a step of 100
+    units along each axis spans on the ellipsoid, because PROJ's own factors of Web Mercator are those of a sphere.
     """
     from pyproj import Transformer
 
