@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "$(MARK)" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "$(MARK)" $(PYTEST_ARGS)
 
 verify: $(INSTALLED)  ## the same proofs at full size; leaves JSON in build/verify
 	$(BIN)/pytest -m verify --results-json build/verify/results.json
