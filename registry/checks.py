@@ -153,8 +153,8 @@ def _check_outputs(run: schema.Run, roots: list[Path]) -> tuple[Check, Output | 
         if "*" in PLACES[run.stage] and (root / run.folder).is_dir():
             detail = f"{root / run.folder}: its {MANIFEST} is not the recorded one"
             return Check(what, "differs", detail, [f"recorded digest {run.digest}"]), None
-    where = f"{run.project_folder} on {run.host}"
-    return Check(what, "missing", f"{run.folder} with the recorded digest is not here; it was made in {where}"), None
+    where = f"made in {run.project_folder} on {run.host}" if run.host else f"found in {run.project_folder}"
+    return Check(what, "missing", f"{run.folder} with the recorded digest is not here; it was {where}"), None
 
 
 def _from_dvc(run: schema.Run, root: Path) -> tuple[Check, Output | None] | None:

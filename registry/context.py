@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import uuid
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent
 FLOORS = ("olmoearth_core", "registry", "flows")
 LOCK = "constraints.txt"
+CODE_COMMIT = "OLMOEARTH_CODE_COMMIT"
+"""Environment variable that names the commit of an installed platform; infra/Dockerfile sets it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class RunContext:
 
     platform_version: str
     code_commit: str | None
-    """Of the platform's repository; None where it was installed without one."""
+    """Of the platform's repository; None where it was installed without one and OLMOEARTH_CODE_COMMIT is not set."""
     code_dirty: bool | None
     """Whether the platform's code differs from that commit."""
     project_commit: str | None
@@ -72,9 +75,12 @@ class RunContext:
 
 @cache
 def _code() -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the code; asked once, for the code that runs is the code that was imported."""
+    """Commit and dirtiness of the code; asked once, for the code that runs is the code that was imported.
+
+    Installed without its repository, as in a container's image, it says what the one who built it wrote.
+    """
     if not git.tracks(CODE, Path(__file__).resolve().relative_to(CODE).as_posix()):
-        return None, None  # installed; a repository around it would be somebody else's
+        return os.environ.get(CODE_COMMIT) or None, None  # installed; a repository around it would be somebody else's
     return git.commit_of(CODE), bool(git.changed(CODE, *FLOORS))
 
 

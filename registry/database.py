@@ -119,8 +119,14 @@ class Database:
             raw = self.engine.raw_connection()
             raw.cursor().execute("PRAGMA journal_mode = WAL")
             raw.close()
-            with self._writing.begin() as connection:
-                yield connection
+            with self._writing.connect() as connection:
+                # SQLite changes a column by making its table anew: dropping the old one must not empty its children
+                connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+                try:
+                    with connection.begin():
+                        yield connection
+                finally:
+                    connection.connection.cursor().execute("PRAGMA foreign_keys = ON")
 
     @contextmanager
     def _told(self) -> Iterator[None]:

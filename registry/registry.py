@@ -22,6 +22,20 @@ from registry.models import ModelVersion
 from registry.outputs import Output, find_output
 from registry.workspace import Workspace
 
+CIRCUMSTANCES = (
+    "platform_version",
+    "code_commit",
+    "code_dirty",
+    "project_commit",
+    "project_dirty",
+    "lock_sha256",
+    "environment_sha256",
+    "who",
+    "host",
+    "flow_run",
+)
+"""What a run's row takes from its context; of outputs that were merely found none of it is known."""
+
 
 def open_registry(workspace: Workspace) -> Registry:
     """Open the workspace's registry, made or migrated where needed. Use it in a `with`, or close it.
@@ -220,16 +234,7 @@ def _write_run(
         "project_folder": str(project.root),
         "folder": result.place,
         "dvc_hash": facts.dvc_hash,
-        "platform_version": context.platform_version,
-        "code_commit": context.code_commit,
-        "code_dirty": context.code_dirty,
-        "project_commit": context.project_commit,
-        "project_dirty": context.project_dirty,
-        "lock_sha256": context.lock_sha256,
-        "environment_sha256": context.environment_sha256,
-        "who": context.who,
-        "host": context.host,
-        "flow_run": context.flow_run,
+        **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
         "started": None if result.skipped else context.started,
         "finished": None if result.skipped else now,
         "recorded": now,

@@ -45,23 +45,24 @@ class RunFacts:
 
     stage: str
     status: str
-    """computed, or found: the outputs were complete when the registry first heard of them."""
+    """computed, or found: the outputs were complete when the registry first heard of them, and their
+    maker (who, host, versions, commits, environment) is unknown."""
     key: str
     digest: str
     folder: str
     inputs: dict[str, Any]
     started: datetime | None
     finished: datetime | None
-    who: str
-    host: str
+    who: str | None
+    host: str | None
     flow_run: str | None
-    platform_version: str
+    platform_version: str | None
     code_commit: str | None
     code_dirty: bool | None
     project_commit: str | None
     project_dirty: bool | None
     lock_sha256: str | None
-    environment_sha256: str
+    environment_sha256: str | None
     wall_seconds: float | None
     device: str | None
     device_seconds: float | None
@@ -115,8 +116,8 @@ class AuditReport:
 
     path: Path
     verdict: Verdict
-    """verified: every check is ok (input files may have changed since). differs: at least one is not. incomplete: none differs, but something to check is
-    gone. unknown: nothing in this workspace's registry."""
+    """verified: every check is ok (input files may have changed since). differs: at least one is not. incomplete: none
+    differs, but something to check is gone. unknown: nothing in this workspace's registry."""
     sentence: str
     """The verdict for a person."""
     checks: list[Check]

@@ -91,22 +91,23 @@ class Run(Base):
     """Name of each input file or upstream stage -> digest."""
     summary: Mapped[dict[str, Any]]
     project_folder: Mapped[str]
-    """Absolute path of the project on `host`, where the outputs were left."""
+    """Absolute path of the project on `host`, where the outputs were left, or found."""
     folder: Mapped[str]
     """Folder of the outputs, relative to the project."""
     dvc_hash: Mapped[str | None]
     """DVC's md5 of the outputs (export, preprocess)."""
-    platform_version: Mapped[str]
+    platform_version: Mapped[str | None]
+    """This and what follows, as far as flow_run, is unknown where the outputs were found: others may have made them."""
     code_commit: Mapped[str | None]
     code_dirty: Mapped[bool | None]
     project_commit: Mapped[str | None]
     project_dirty: Mapped[bool | None]
     lock_sha256: Mapped[str | None]
     """Of constraints.txt beside the code; unknown where the platform was installed without it."""
-    environment_sha256: Mapped[str]
+    environment_sha256: Mapped[str | None]
     """Of the names and versions of all installed packages."""
-    who: Mapped[str]
-    host: Mapped[str]
+    who: Mapped[str | None]
+    host: Mapped[str | None]
     flow_run: Mapped[str | None]
     """Prefect's flow run, where there was one."""
     started: Mapped[datetime | None]

@@ -17,8 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from registry.errors import SettingError
 
 PREFIX = "OLMOEARTH_"
-NOT_SETTINGS = ("OLMOEARTH_TEST_DATA",)
-"""Variables with our prefix that are no setting of a workspace: the tests' real data sets."""
+NOT_SETTINGS = ("OLMOEARTH_TEST_DATA", "OLMOEARTH_CODE_COMMIT")
+"""Variables with our prefix that are no setting of a workspace: the tests' real data sets, the commit of an image."""
 
 
 class _Environment(BaseSettings):

@@ -76,10 +76,13 @@ def _lineage(report: AuditReport) -> Iterator[tuple[str, str]]:
         for name, sha256 in data.labels.items():
             yield "", f"labels {name}, sha256 {sha256}"
     for run in report.runs or []:
+        cost = f", {run.wall_seconds:.1f} s" if run.wall_seconds is not None else ""
+        if run.status == "found":
+            yield "run", f"{run.stage}: found complete; maker unknown{cost}"
+            continue
         code = run.code_commit[:12] if run.code_commit else f"version {run.platform_version}"
         changed = " with uncommitted changes" if run.code_dirty else ""
         when = f"{run.finished:%Y-%m-%d %H:%M} UTC" if run.finished else "at an unknown time"
-        cost = f", {run.wall_seconds:.1f} s" if run.wall_seconds is not None else ""
         yield "run", f"{run.stage}: {when} by {run.who} on {run.host}, code {code}{changed}{cost}"
 
 

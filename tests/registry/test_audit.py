@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def house(
     folder = tmp_path_factory.mktemp("house")
     project = load_project(shutil.copytree(finished, folder / "small"))
     workspace = Workspace.at(folder / "home", tracking_uri=models_home.tracking_uri, artifacts=models_home.artifacts)
-    results = smallrun.run(project)
+    results = {name: replace(result, skipped=False) for name, result in smallrun.run(project).items()}
     with open_registry(workspace) as registry:
         for name, result in results.items():
             if name in ("export", "preprocess"):
@@ -452,6 +453,23 @@ def test_inputs_beside_a_shapefile_and_a_local_checkpoint(tmp_path: Path) -> Non
             check = check_inputs(run, [project.root])
         assert check is not None
         assert check.problems == [f"{name}: changed since"]
+
+
+def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line states no commit, user or host of outputs that were there already."""
+    from typer.testing import CliRunner
+
+    from flows.cli.app import app
+
+    monkeypatch.setenv("OLMOEARTH_HOME", str(house.workspace.home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", house.workspace.tracking_uri)
+    said = CliRunner().invoke(app, ["audit", str(house.map)]).output
+    assert f" on {platform.node()}, code " in said
+    with changed_rows(house, "UPDATE runs SET status = 'found', code_commit = NULL, who = NULL, host = NULL"):
+        said = CliRunner().invoke(app, ["audit", str(house.map)]).output
+    assert "\nVERIFIED  Verified" in said
+    assert said.count("found complete; maker unknown") == 5
+    assert "None" not in said
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.engine import make_url
 
 from registry import schema
-from registry.database import VERSION_TABLE, Database, add_missing, find_or_add
+from registry.database import VERSION_TABLE, Database, add_missing, find_or_add, migration_config
 from registry.errors import DatabaseError
 
 
@@ -82,6 +83,33 @@ def test_a_newer_schema_is_refused(database_url: str) -> None:
     database.close()
     with pytest.raises(DatabaseError, match=r"schema '9999' is newer.*Update the platform"):
         Database(database_url)
+
+
+def test_the_makers_of_found_runs_are_forgotten_and_the_rows_stay(database_url: str) -> None:
+    """From the first schema to this one: the table of runs is made anew on SQLite, with rows that refer to it."""
+    engine = create_engine(database_url)
+    config = migration_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO projects VALUES (1, 'p', '2024-01-01')"))
+        columns = "project_id, stage, key, digest, stage_version, settings, inputs, summary, project_folder, folder, "
+        columns += "platform_version, environment_sha256, who, host, code_commit, recorded, id, invocation, status"
+        values = "1, 'preprocess', 'k', 'd', 1, '{}', '{}', '{}', '/p', 'f', '1', 'e', 'me', 'here', 'c', '2024-01-01'"
+        for end in ("1, '', 'found'", "2, 'call', 'computed'"):
+            connection.execute(text(f"INSERT INTO runs ({columns}) VALUES ({values}, {end})"))
+        dataset = "(id, project_id, run_id, digest, created) VALUES (1, 1, 1, 'd', '2024-01-01')"
+        connection.execute(text(f"INSERT INTO dataset_versions {dataset}"))
+    engine.dispose()
+    database = Database(database_url)
+    with database.read() as session:
+        found, computed = session.scalars(select(schema.Run).order_by(schema.Run.id))
+        assert (found.who, found.host, found.code_commit, found.platform_version) == (None,) * 4
+        assert (computed.who, computed.host, computed.code_commit) == ("me", "here", "c")
+        assert session.scalars(select(schema.DatasetVersion)).one().run.id == 1
+    with pytest.raises(DatabaseError, match=r"(?i)foreign key"), database.write() as session:
+        add_missing(session, schema.Tile, [{"map_id": 7, "name": "a.tif", "sha256": "0", "bytes": 1}])
+    database.close()
 
 
 def test_a_killed_migration_starts_over(database_url: str) -> None:

@@ -146,6 +146,7 @@ def test_what_was_made_before_is_found(
     assert counts(registry) == FULL
     for run in registry.runs("small"):
         assert (run.status, run.started, run.invocation) == ("found", None, "")
+        assert (run.code_commit, run.environment_sha256, run.who, run.host) == (None,) * 4, "others may have made it"
         assert run.wall_seconds is not None, "what it cost lies in the project"
     (made,) = registry.maps()
     assert made.model is not None

@@ -67,8 +67,9 @@ def test_a_misspelt_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Workspace.from_environment()
 
 
-def test_the_tests_own_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLMOEARTH_TEST_DATA", "/somewhere")
+@pytest.mark.parametrize("name", ["OLMOEARTH_TEST_DATA", "OLMOEARTH_CODE_COMMIT"])
+def test_variables_that_are_no_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "something")
     Workspace.from_environment()
 
 
