@@ -58,7 +58,7 @@ def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str
     with core.project_lock(project):
         context = _context(project, workspace, flow_run)
         result = core.run_stage(STAGES[stage], STAGES, project, progress)
-        _tell(project, workspace, result, context)
+        _tell(project, workspace, result, context, progress)
     return result
 
 
@@ -70,11 +70,17 @@ def _context(project: Project, workspace: Workspace, flow_run: str | None) -> An
     return RunContext.here(project, flow_run=flow_run)
 
 
-def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any) -> None:
+def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
     from registry import dvc
+    from registry.errors import VersioningError
     from registry.registry import open_registry
 
     dvc_hash = dvc.commit(project, workspace, result.stage) if result.stage in dvc.OUTPUTS else None
+    if result.stage == "preprocess":
+        try:
+            dvc.push(project, workspace)
+        except VersioningError as error:  # the next run tries again
+            progress.note(f"The dataset version is not in the DVC remote yet: {error}")
     with open_registry(workspace) as registry:
         registry.record(project, result, context, dvc_hash=dvc_hash)
 

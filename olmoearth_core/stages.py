@@ -56,7 +56,8 @@ def _vector_files(project: Project, *names: str) -> dict[str, Path]:
     return files
 
 
-def _label_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
+def label_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
+    """The labels and their area as inputs of a stage: name -> file. The files beside a shapefile are among them."""
     labels = project.config.labels
     return _vector_files(project, *labels.files, *([labels.area] if labels.area else []))
 
@@ -68,7 +69,7 @@ def _area_files(project: Project, _progress: Progress | None = None) -> dict[str
 def _export_files(project: Project, progress: Progress) -> dict[str, Path]:
     from olmoearth_core.imagery.search import freeze_label_scenes
 
-    return {**_label_files(project), "scenes": freeze_label_scenes(project, progress)}
+    return {**label_files(project), "scenes": freeze_label_scenes(project, progress)}
 
 
 def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
@@ -127,7 +128,7 @@ _ALL = (
             "window_size": p.config.model.window_size,
         },
         after=("export",),
-        files=_label_files,
+        files=label_files,
         place=lambda _project, _key: "data/dataset",
     ),
     Stage(

@@ -6,6 +6,7 @@ the registry records the revision and whether there were changes since.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,9 +19,10 @@ from typing import Any
 import yaml
 
 from olmoearth_core.project import PROJECT_FILE, Project
-from olmoearth_core.store import write_text
+from olmoearth_core.stages import label_files
+from olmoearth_core.store import write_json, write_text
 from registry import git
-from registry.dvc_store import content_hash, default_remote, find_repository
+from registry.dvc_store import content_hash, default_remote, find_repository, holds
 from registry.errors import VersioningError
 from registry.workspace import Workspace
 
@@ -31,6 +33,8 @@ PARAMS = {
     "preprocess": ["task", "labels", "imagery", "dataset", "model.window_size"],
 }
 REMOTE = "workspace"
+PUSHED = "pushed.json"
+"""In the project's state: what was pushed last, and where to. To start DVC only to hear this would take seconds."""
 NOT_VERSIONED = (".olmoearth/", "models/", "tiles/", "maps/")
 """What git and DVC do not look at: the platform's state, models (MLflow has them), tiles and maps (the registry)."""
 BUSY = re.compile(r"unable to acquire lock|is busy, it is being blocked", re.IGNORECASE)
@@ -133,15 +137,29 @@ def recorded_hash(pipeline: Pipeline, stage: str) -> str | None:
 
 
 def push(project: Project, workspace: Workspace) -> None:
-    """Copy the dataset version to the DVC remote.
+    """Copy the dataset version to the DVC remote, unless that was done before.
+
+    Does nothing when DVC itself runs the stage (`dvc repro`): it holds the repository, and names the outputs.
 
     Raises:
         VersioningError: the remote cannot be reached or refuses.
     """
+    if "DVC_STAGE" in os.environ:
+        return
     pipeline = ensure_pipeline(project, workspace)
-    stages = [pipeline.address(stage, project.root) for stage in OUTPUTS if recorded_hash(pipeline, stage)]
-    if stages:
-        _dvc(project.root, "push", *stages)
+    hashes = {stage: found for stage in OUTPUTS if (found := recorded_hash(pipeline, stage))}
+    remote = default_remote(pipeline.repository)
+    done, note = {"remote": remote, **hashes}, project.state / PUSHED
+    if hashes and not (_read_note(note) == done and holds(remote, hashes.values())):
+        _dvc(project.root, "push", *(pipeline.address(stage, project.root) for stage in hashes))
+        write_json(note, done)
+
+
+def _read_note(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def to_commit(project: Project) -> list[str]:
@@ -151,8 +169,7 @@ def to_commit(project: Project) -> list[str]:
 
 def stage_definition(project: Project, stage: str) -> dict[str, Any]:
     """What dvc.yaml says of a stage of this project."""
-    labels = project.config.labels
-    files = [_path(name) for name in (*labels.files, *([labels.area] if labels.area else []))]
+    files = [_path(project, name, path) for name, path in label_files(project).items()]
     return {
         "cmd": f"olmoearth {stage}",
         "deps": [*files, *([OUTPUTS["export"]] if stage == "preprocess" else [])],
@@ -161,7 +178,10 @@ def stage_definition(project: Project, stage: str) -> dict[str, Any]:
     }
 
 
-def _path(name: str) -> str:
+def _path(project: Project, name: str, path: Path) -> str:
+    """A label file as project.yaml writes it; what lies beside a shapefile is written as that is."""
+    if path != project.path(name):
+        name = str(Path(name.removesuffix(f" {path.suffix}")).with_suffix(path.suffix))
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 

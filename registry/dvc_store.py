@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,6 +43,13 @@ def stored_files(repository: Path, dvc_hash: str) -> dict[str, Path] | None:
         if all(path.is_file() for path in files.values()):
             return files
     return None
+
+
+def holds(remote: str | None, hashes: Iterable[str]) -> bool:
+    """Whether a local remote has the listings of these folders, which DVC writes last; others are believed."""
+    if remote is None or urlsplit(remote).scheme:
+        return remote is not None
+    return all((Path(remote) / "files" / "md5" / found[:2] / found[2:]).is_file() for found in hashes)
 
 
 def find_repository(folder: Path, top: Path) -> Path | None:

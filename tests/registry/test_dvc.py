@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import pytest
 import smallrun
 import yaml
 
+from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
+from olmoearth_core.stages import label_files
 from registry import dvc, git
 from registry.context import RunContext
 from registry.dvc_store import content_hash, default_remote, stored_files
@@ -75,6 +78,53 @@ def test_commit_leaves_nothing_to_reproduce(
     text = (project.root / "project.yaml").read_text()
     (project.root / "project.yaml").write_text(text.replace("dataset: {}", "dataset: {min_valid: 0.5}"))
     assert "preprocess" in run_dvc(project.root, "status")
+
+
+def test_the_door_pushes_the_dataset_once_and_a_remote_that_fails_stops_nothing(
+    project: Project, workspace: Workspace, results: dict[str, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import door
+
+    notes: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "note", notes.append)
+    remote = Path(workspace.dvc_remote)
+    remote.parent.mkdir(parents=True)
+    remote.write_text("a file where the remote's folder should be")
+
+    def tell() -> None:
+        for stage in ("export", "preprocess"):
+            door._tell(project, workspace, results[stage], RunContext.here(project), progress)
+
+    dvc.ensure_pipeline(project, workspace)
+    tell()
+    (note,) = notes
+    assert note.startswith("The dataset version is not in the DVC remote yet:")
+    remote.unlink()
+    tell()
+    assert len(notes) == 1
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    for stage in ("export", "preprocess"):
+        pushed = dvc.dataset_hash(project, stage)
+        assert pushed is not None
+        assert stored_files(project.root, pushed) is not None, "the remote has all of it"
+
+    monkeypatch.setattr(dvc, "_dvc", lambda *_: pytest.fail("DVC was started with nothing to push"))
+    dvc.push(project, workspace)
+    monkeypatch.setenv("DVC_STAGE", "preprocess")
+    (project.state / dvc.PUSHED).unlink()
+    dvc.push(project, workspace)  # DVC holds the repository: to start it would wait for itself
+
+
+def test_files_beside_a_shapefile_are_dependencies(project: Project, workspace: Workspace) -> None:
+    """DVC runs a stage again for every file that gives the stage another key."""
+    for suffix in (".shp", ".dbf", ".prj", ".qpj"):
+        (project.root / "labels" / f"forest{suffix}").write_text(suffix)
+    project = smallrun.write_settings(project.root, files=("labels/forest.shp",))
+    dvc.ensure_pipeline(project, workspace)
+    stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
+    assert stages["export"]["deps"] == ["labels/forest.shp", "labels/forest.dbf", "labels/forest.prj"]
+    assert {project.root / name for name in stages["export"]["deps"]} == set(label_files(project).values())
 
 
 def test_changed_label_files_change_the_pipeline(project: Project, workspace: Workspace) -> None:
@@ -217,6 +267,20 @@ def test_the_context_knows_code_and_project(project: Project, workspace: Workspa
     assert clean.project_commit == git.commit_of(project.root)
     assert clean.project_dirty is False
     assert clean.invocation != context.invocation
+
+
+def test_an_image_says_of_which_commit_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Installed without a repository, as in a container."""
+    from registry import context
+
+    package = tmp_path / "registry"
+    package.mkdir()
+    monkeypatch.setattr(context, "__file__", str(package / "context.py"))
+    monkeypatch.setattr(context, "CODE", tmp_path)
+    asked = context._code.__wrapped__
+    assert asked() == (None, None)
+    monkeypatch.setenv("OLMOEARTH_CODE_COMMIT", "a" * 40)
+    assert asked() == ("a" * 40, None)
 
 
 def test_git_is_not_misled_by_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
