@@ -29,8 +29,6 @@ from olmoearth_core.project import Project
 from olmoearth_core.store import whole_file, write_json
 
 THREADS = min(16, os.cpu_count() or 1)
-JOURNALS = "shard-*.json"
-"""The files in scratch that vouch for a written shard."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ could not be used, with reasons), statistics.json, expectations.json and expecta
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
-from olmoearth_core.dataset.compose import JOURNALS, THREADS, Composer, Record, compose_windows
+from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_windows
 from olmoearth_core.dataset.cubes import Layout, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
 from olmoearth_core.dataset.expectations import check_dataset, failed_errors
@@ -89,8 +88,6 @@ def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> li
         bands={m: available_bands(scenes, m) for m in modalities},
         dtypes={m: get_modality(m).dtype for m in modalities},
     )
-    if not any(run.scratch.glob(JOURNALS)):  # nothing there is vouched for: a shard of damaged outputs may be missing
-        shutil.rmtree(run.out / CUBES, ignore_errors=True)
     cubes = create_cubes(run.out / CUBES, layout, len(windows))
     with AssetReader(run.meter, keep_open=THREADS * 24) as reader:
         composer = Composer(run.project, labels, scenes, layout, reader)

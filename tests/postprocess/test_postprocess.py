@@ -207,6 +207,19 @@ def test_a_product_that_changed_is_made_anew(project: Project, made: tuple[Path,
     assert checksums(out) == checksums(made[0])
 
 
+def test_products_of_a_whole_run_without_their_journal_come_out_the_same(
+    project: Project, made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    """As `run_stage` gives back damaged outputs: the whole ones, and nothing of the scratch."""
+    run = postprocess_run(project, project.root / "tiles", tmp_path / "map")
+    postprocess(run)
+    shutil.rmtree(run.scratch)
+    for name in ("map.tif", "item.json"):
+        (run.out / name).unlink()
+    assert postprocess(postprocess_run(project, project.root / "tiles", run.out)) == made[1]
+    assert checksums(run.out) == checksums(made[0])
+
+
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_a_tile_that_changed_since_is_refused(project: Project, tmp_path: Path, damage: str) -> None:
     shutil.copytree(project.root / "tiles", tmp_path / "tiles")
