@@ -51,7 +51,7 @@ def compose(
 
     A pixel of a scene is an observation where its classification (if it has one) tells no cloud and every band has
     data. `least_cloudy` takes the observation of the scene with the least cloud cover; `median` takes the median of
-    all, band by band, rounded to whole numbers. An asset that cannot be read costs the observations of its scene in
+    all, band by band, rounded to whole numbers. An asset that is gone or broken costs the observations of its scene in
     this box, and is listed in `reader.failures`.
 
     Args:
@@ -65,6 +65,7 @@ def compose(
 
     Raises:
         ImageryError: unknown modality or band.
+        TransientError: the network is down: an outage must not pass for missing imagery.
     """
     kind = get_modality(modality)
     if unknown := [band for band in bands if band not in kind.bands]:

@@ -75,6 +75,7 @@ def export(run: StageRun) -> dict[str, Any]:
         ImageryError: nothing at all can be read, or no scene touches a window.
         LabelError: the labels cannot be read.
         StoreError: the disk is full.
+        TransientError: the network is down; what was copied is kept for the next run.
     """
     scenes = read_scenes(run.files["scenes"], run.project.root)
     windows = training_windows(read_labels(run.project), run.project.config.model.window_size)

@@ -38,7 +38,8 @@ FIRST_PAUSE = 0.5
 _PASSING = (
     "timed out", "timeout", "curl error", "connection", "reset by peer", "temporarily", "could not resolve host",
     "slowdown", "reduce your request rate", "http error code : 5", "http error code: 5", "response_code=5",
-    "http response code: 5", "http response code: 429", "response_code=429", "partial file",
+    "http response code: 5", "http response code: 429", "response_code=429", "http response code: 408", "partial file",
+    "bytes, expected",  # GDAL got fewer than it asked for: a body that was cut short
 )  # fmt: skip
 _NETWORK = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder beside the asset
@@ -85,7 +86,6 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         self._keep_open = keep_open
         self._idle: OrderedDict[str, list[_Dataset]] = OrderedDict()
         self._headers: dict[str, Header] = {}
-        self._dead: dict[str, str] = {}
         self._failures: set[Failure] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read") if workers > 1 else None
@@ -125,7 +125,8 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         """The header of the asset at `address` (a path, or an https or s3 URL); opened once.
 
         Raises:
-            ImageryError: it cannot be opened, or has no georeference.
+            ImageryError: it cannot be opened (not there, not allowed, no raster), or has no georeference.
+            TransientError: as `read`.
         """
         if address not in self._headers:
             self._headers[address] = self._with(address, lambda dataset: dataset.header)
@@ -135,7 +136,8 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         """The pixels (h, w) of `window` in the asset's dtype; 0 where they are nodata or outside the asset.
 
         Raises:
-            ImageryError: the window cannot be read, after all attempts.
+            ImageryError: the window cannot be read, and trying again would not help (401, 403, 404; a broken file).
+            TransientError: the network or server failed in all attempts (time-out, no connection, 429, 5xx, cut body).
         """
         return self._with(address, lambda dataset: self._counted(dataset, window))
 
@@ -151,8 +153,6 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         """Call `use` with the open dataset; over a network again, with growing pauses, on faults that may pass."""
         if not is_url(address):
             return self._once(address, use)
-        if address in self._dead:
-            raise ImageryError(self._dead[address])
         for attempt in range(ATTEMPTS):
             try:
                 with rasterio.Env(**_NETWORK):
@@ -161,9 +161,10 @@ class AssetReader(AbstractContextManager["AssetReader"]):
                 reason = str(error)
                 if attempt + 1 < ATTEMPTS:
                     time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        # the host or the asset is down: the next window must not wait for it again
-        self._dead[address] = f"{reason} ({ATTEMPTS} attempts)"
-        raise ImageryError(self._dead[address])
+        raise TransientError(
+            f"{address.split('?')[0]}: cannot be read at the moment: {reason} ({ATTEMPTS} attempts). "
+            "Finished work is kept; the same command goes on."
+        )
 
     def _once(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
         """Lend a dataset to this thread; after an error it is closed, not kept."""
@@ -263,8 +264,17 @@ def blocks_of(window: SourceWindow, block: tuple[int, int]) -> list[tuple[int, i
 
 def _fault(error: RasterioError, address: str) -> TransientError | ImageryError:
     reason = _reason(error, address)
-    passing = is_url(address) and any(sign in reason.lower() for sign in _PASSING)
+    passing = is_url(address) and any(sign in _chain(error).lower() for sign in _PASSING)
     return TransientError(reason) if passing else ImageryError(reason)
+
+
+def _chain(error: BaseException | None) -> str:
+    """All that GDAL said: why a block cannot be read stands deeper than that it cannot."""
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__
+    return " ".join(said)
 
 
 def _short(address: str) -> str:

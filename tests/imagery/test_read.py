@@ -6,18 +6,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-from rasters import Layer, write_cog
+from rasters import LEFT, TOP, Layer, write_cog
 
-from olmoearth_core.errors import ImageryError
+from olmoearth_core.errors import ImageryError, TransientError
+from olmoearth_core.framing import Timestep
+from olmoearth_core.grid import Grid
 from olmoearth_core.imagery import read
+from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.read import AssetReader, blocks_of
 from olmoearth_core.imagery.sampling import SourceWindow
+from olmoearth_core.imagery.scene import Scene, SceneList
 from olmoearth_core.stage import Meter
 
 PIXELS = np.random.default_rng(0).integers(1, 10_000, (300, 200)).astype(np.uint16)
@@ -100,6 +106,8 @@ class _Server:
     status: int = 503
     faults: int = 0
     requests: int = 0
+    cut: bool = False
+    """Faults are bodies that end too early, in place of `status`."""
     url: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -122,8 +130,9 @@ def serve(server: _Server) -> Iterator[_Server]:
             self.answer(head=False)
 
         def answer(self, *, head: bool) -> None:
-            path = server.folder / self.path.lstrip("/")
-            if server.fails() or not path.is_file():
+            path = server.folder / self.path.split("?")[0].lstrip("/")
+            fails = server.fails()
+            if (fails and not server.cut) or not path.is_file():
                 self.send_response(server.status if path.is_file() else 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -141,7 +150,8 @@ def serve(server: _Server) -> Iterator[_Server]:
             self.send_header("Content-Length", str(len(part)))
             self.end_headers()
             if not head:
-                self.wfile.write(part)
+                self.wfile.write(part[: len(part) // 2] if fails else part)
+                self.close_connection = fails
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -178,15 +188,39 @@ def test_a_fault_in_the_middle_is_not_seen(cog: Path) -> None:
         assert np.array_equal(reader.read(f"{server.url}/B02.tif", WHOLE), PIXELS)
 
 
-def test_a_dead_host_is_asked_a_few_times_and_never_again(cog: Path) -> None:
+def test_a_fault_that_stays_is_transient_and_not_remembered(cog: Path) -> None:
     with serve(_Server(cog.parent, 503, 1_000_000)) as server, AssetReader() as reader:
-        asked = []
-        for _ in range(3):
-            with pytest.raises(ImageryError, match=rf"B02\.tif.*\({read.ATTEMPTS} attempts\)"):
-                reader.read(f"{server.url}/B02.tif", WHOLE)
-            asked.append(server.requests)
-        assert asked[0] >= read.ATTEMPTS
-        assert asked[1:] == asked[:1] * 2
+        with pytest.raises(TransientError, match=rf"/B02\.tif: .*503.*\({read.ATTEMPTS} attempts\).*same command"):
+            reader.read(f"{server.url}/B02.tif?token=secret", WHOLE)
+        assert server.requests >= read.ATTEMPTS
+        server.faults = 0
+        assert np.array_equal(reader.read(f"{server.url}/B02.tif?token=secret", WHOLE), PIXELS)
+
+
+def test_a_dead_host_is_transient(cog: Path) -> None:
+    with serve(_Server(cog.parent)) as server:
+        address = f"{server.url}/B02.tif"
+    with AssetReader() as reader, pytest.raises(TransientError, match="B02"):
+        reader.read(address, WHOLE)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_outage_fails_compose_and_leaves_no_hole(cog: Path, cut: bool) -> None:
+    moment = datetime(2024, 5, 5, tzinfo=UTC)
+    may = Timestep(date(2024, 5, 1), date(2024, 6, 1))
+    box = Grid("EPSG:32631").around((LEFT, TOP - 3000, LEFT + 2000, TOP))
+    with serve(_Server(cog.parent, 503, 1_000_000, cut=cut)) as server, AssetReader() as reader:
+        scene = Scene(
+            "a", "sentinel2_l2a", None, moment, 0.0, {"B02": f"{server.url}/B02.tif"}, None, 0, "", (2, 41, 4, 43)
+        )
+        scenes = SceneList("test", {}, (scene,), cog.parent)
+        arguments: dict[str, Any] = {"modality": "sentinel2_l2a", "bands": ["B02"], "composite": "median"}
+        with pytest.raises(TransientError, match=r"B02\.tif"):
+            compose(scenes, box, [may], reader=reader, **arguments)
+        assert reader.failures == []
+        server.faults = 2
+        cube = compose(scenes, box, [may], reader=reader, **arguments)
+    assert np.array_equal(cube.data[0, 0], PIXELS)
 
 
 def test_what_is_not_there_is_asked_once(tmp_path: Path) -> None:
