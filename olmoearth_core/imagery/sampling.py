@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS, Geod, Transformer
 from rasterio.windows import Window
 
 from olmoearth_core.grid import PixelBox
@@ -222,7 +222,9 @@ def plan(source: SourceGrid, box: PixelBox, points: Points, method: Method) -> P
     columns, rows = points.in_pixels_of(source)
     if not np.any((columns >= 0) & (columns < source.width) & (rows >= 0) & (rows < source.height)):
         return None
-    ratio = box.grid.resolution / source.resolution
+    same = _transformer(box.grid.crs, source.crs) is None
+    # to 1/100: the scale of a projection (0.9996 in the middle of UTM) must not decide between rules
+    ratio = round(box.grid.resolution / (source.resolution if same else _metres(source)), 2)
     if method == "values" and ratio >= 1.5:
         return _Mean(_nearest(source, rows, columns, round(ratio)))
     if method == "values" and not _aligned(source, box):
@@ -266,6 +268,23 @@ def _transformer(source: str, target: str) -> Transformer | None:
     if CRS.from_user_input(source) == CRS.from_user_input(target):
         return None
     return Transformer.from_crs(source, target, always_xy=True)
+
+
+@lru_cache(maxsize=1024)
+def _metres(source: SourceGrid) -> float:
+    """Edge in metres on the ground of the pixel in the middle of the source (of the square with the same area).
+
+    Measured on the source, not where a box lies: every box has to take the same rule.
+    """
+    a, b, c, d, e, f = source.transform
+    column, row = np.array([0, 1, 0]) + source.width / 2, np.array([0, 0, 1]) + source.height / 2
+    x, y = a * column + b * row + c, d * column + e * row + f
+    transformer = _transformer(source.crs, "EPSG:4326")
+    longitude, latitude = (x, y) if transformer is None else transformer.transform(x, y)
+    azimuths, _, lengths = Geod(ellps="WGS84").inv(
+        longitude[[0, 0]], latitude[[0, 0]], longitude[[1, 2]], latitude[[1, 2]]
+    )
+    return float((lengths[0] * lengths[1] * abs(np.sin(np.radians(azimuths[0] - azimuths[1])))) ** 0.5)
 
 
 def _aligned(source: SourceGrid, box: PixelBox) -> bool:

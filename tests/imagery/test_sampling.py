@@ -182,3 +182,23 @@ def inside(box: PixelBox, share: tuple[float, float, float, float]) -> PixelBox:
     width = 1 + int(share[2] * (box.width - left - 1))
     height = 1 + int(share[3] * (box.height - top - 1))
     return PixelBox(box.grid, box.column + left, box.row + top, width, height)
+
+
+@pytest.mark.parametrize(("degrees", "side"), [(1e-4, 1), (5e-5, 2)])
+def test_degrees_are_measured_in_metres(degrees: float, side: int) -> None:
+    """At 42 N a pixel of 1e-4 degrees is 8.3 m by 11.1 m: bilinear on 10 m; of half the size, a mean of 2 x 2."""
+    grid = SourceGrid("EPSG:4326", (degrees, 0.0, 3.0, 0.0, -degrees, 42.3), 1000, 1000)
+    box = Grid(UTM31, 10).around((502_000, 4_680_000, 502_010, 4_680_010))
+    how = plan(grid, box, Points(box), "values")
+    assert how is not None
+    assert how.window.shape == (2, 2)
+    assert (type(how).__name__ == "_Mean") == (side == 2)
+
+
+def test_web_mercator_is_measured_on_the_ground() -> None:
+    """10 units of it at 60 N are 5 m."""
+    grid = SourceGrid("EPSG:3857", (10.0, 0.0, 333_958.0, 0.0, -10.0, 8_399_737.0), 2000, 2000)
+    box = Grid(UTM31, 10).around((505_000, 6_650_000, 505_010, 6_650_010))
+    how = plan(grid, box, Points(box), "values")
+    assert how is not None
+    assert type(how).__name__ == "_Mean"
