@@ -16,9 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.errors import LabelError, MappingError, ProjectError
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.labels.vector import read_area
-
-MAX_WIDTH = 12.0
-"""Degrees of longitude that one UTM zone may serve: its own six and three on each side."""
+from olmoearth_core.labels.zone import named_grid, utm_grid
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def load_area(path: Path, source: str, *, crs: str | None, resolution: float) ->
     """
     try:
         outline = read_area(path, source)
-        grid = Grid(crs, resolution) if crs else _utm(outline, source, resolution)
+        grid = named_grid(crs, resolution) if crs else _utm(outline, source, resolution)
         projected = read_area(path, source, grid)
     except (LabelError, ProjectError) as error:
         raise MappingError(str(error)) from error
@@ -106,10 +104,4 @@ def load_area(path: Path, source: str, *, crs: str | None, resolution: float) ->
 def _utm(outline: BaseGeometry, source: str, resolution: float) -> Grid:
     if outline.is_empty:
         raise MappingError(f"{source}: the area is empty. Draw at least one polygon.")
-    west, south, east, north = outline.bounds
-    if east - west > MAX_WIDTH:
-        raise MappingError(
-            f"{source}: the area reaches from longitude {west:.2f} to {east:.2f}, too wide for one UTM zone "
-            f"(at most {MAX_WIDTH:g} degrees). Split it, or set imagery.crs in project.yaml to a CRS for all of it."
-        )
-    return Grid.utm((west + east) / 2, (south + north) / 2, resolution)
+    return utm_grid(np.array([outline]), f"{source}: the area reaches", resolution)

@@ -11,13 +11,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from olmoearth_core.errors import CoreError, LabelError, ProjectError
+from olmoearth_core.errors import CoreError, LabelError
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.labels.vector import Problem, VectorFile, project, read_area, read_vector, summarise
+from olmoearth_core.labels.zone import named_grid, utm_grid
 from olmoearth_core.project import PROJECT_FILE, LabelsConfig, Project
 
 
@@ -179,17 +178,8 @@ def _grid(project: Project, files: dict[str, VectorFile]) -> Grid:
     """The project's grid: imagery.crs, or the UTM zone around the middle of all labels."""
     imagery = project.config.imagery
     if imagery.crs is not None:
-        try:
-            crs = CRS.from_user_input(imagery.crs)
-        except CRSError as error:
-            raise ProjectError(f"imagery.crs '{imagery.crs}' is no CRS; allowed is a code like EPSG:32631.") from error
-        if not crs.is_projected:
-            raise ProjectError(f"imagery.crs {imagery.crs} ({crs.name}) is not projected; the grid is in metres.")
-        return Grid(imagery.crs, imagery.resolution)
-    bounds = np.concatenate([shapely.bounds(in_crs) for in_crs in _each_in("EPSG:4326", files)])
-    left, bottom = bounds[:, :2].min(axis=0)
-    right, top = bounds[:, 2:].max(axis=0)
-    return Grid.utm(float(left + right) / 2, float(bottom + top) / 2, imagery.resolution)
+        return named_grid(imagery.crs, imagery.resolution)
+    return utm_grid(np.concatenate(list(_each_in("EPSG:4326", files))), "the labels reach", imagery.resolution)
 
 
 def _each_in(crs: str, files: dict[str, VectorFile]) -> Iterator[np.ndarray]:

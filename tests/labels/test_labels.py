@@ -74,11 +74,43 @@ def test_the_grid_is_the_one_that_the_project_names(tmp_path: Path) -> None:
     assert labels.frame.crs == "EPSG:3035"
 
 
-@pytest.mark.parametrize(("crs", "word"), [("EPSG:4326", "not projected"), ("EPSG:1", "no CRS")])
+@pytest.mark.parametrize(
+    ("crs", "word"), [("EPSG:4326", "not projected"), ("EPSG:1", "no CRS"), ("EPSG:2263", "US survey foot")]
+)
 def test_a_grid_that_cannot_be_is_refused(tmp_path: Path, crs: str, word: str) -> None:
     write_shore(tmp_path, {"imagery.crs": crs})
     assert "project.yaml: imagery.crs" in refusal(tmp_path)
     assert word in refusal(tmp_path)
+
+
+def place(longitude: float, latitude: float) -> dict[str, Any]:
+    return feature({"type": "Point", "coordinates": [longitude, latitude]})
+
+
+OVER = ring((179.9, -17.0), (-179.9, -17.0), (-179.9, -16.9), (179.9, -17.0))
+
+
+@pytest.mark.parametrize(
+    "features", [[place(179.5, -17), place(-179.8, -17)], [place(179.7, -17), feature(OVER)], [feature(OVER)]]
+)
+def test_labels_on_both_sides_of_180_degrees_lie_together(tmp_path: Path, features: list[dict[str, Any]]) -> None:
+    write_shore(tmp_path)
+    write_raw(tmp_path, features)
+    labels = read_labels(load_project(tmp_path))
+    assert labels.grid.crs in ("EPSG:32760", "EPSG:32701")
+    left, _, right, _ = labels.frame.total_bounds
+    assert right - left < 100_000
+
+
+def test_labels_too_wide_for_a_zone_are_refused(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    write_raw(tmp_path, [place(37, 0), place(-60, 0)])
+    assert "project.yaml: the labels reach from longitude -60.00 to 37.00, too wide for one UTM zone" in refusal(
+        tmp_path
+    )
+    write_shore(tmp_path, {"imagery.crs": "EPSG:3857"})
+    write_raw(tmp_path, [place(37, 0), place(-60, 0)])
+    assert read_labels(load_project(tmp_path)).grid.crs == "EPSG:3857"
 
 
 def test_labels_are_clipped_to_the_area(tmp_path: Path) -> None:
