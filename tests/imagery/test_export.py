@@ -14,9 +14,10 @@ import pytest
 import rasterio
 from rasters import LEFT, TOP, StacScene, sentinel2_layers, write_catalogue
 
-from olmoearth_core.errors import ImageryError, StoreError
+from olmoearth_core.errors import ImageryError, StoreError, TransientError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.imagery import read
 from olmoearth_core.imagery.compose import Composite, compose
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.imagery.footprint import lonlat_outline
@@ -293,6 +294,23 @@ def test_of_a_damaged_export_only_the_damaged_copy_is_made_again(project: Projec
     assert after.manifest == before.manifest
     assert contents(after.folder) == whole
     assert {path: path.stat().st_ino for path in others} == kept
+
+
+def test_an_outage_publishes_nothing_and_keeps_the_work(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One asset lies at an address that nobody answers; a list without it exports whole."""
+    monkeypatch.setattr(read, "FIRST_PAUSE", 0.001)
+    scenes = freeze_label_scenes(project, Silent())
+    whole = scenes.read_text()
+    content = json.loads(whole)
+    content["scenes"][1]["assets"]["B08"] = "http://127.0.0.1:1/S1/B08.tif"
+    scenes.write_text(json.dumps(content))
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1:1/S1/B08\.tif.*the same command goes on"):
+        run_export(project)
+    assert not (project.root / "export").exists()
+    (work,) = (project.state / "work").glob("export-*")
+    assert list(work.glob("*/*.tif"))
+    scenes.write_text(whole)
+    assert run_export(project).manifest.summary["failed_assets"] == []
 
 
 def test_a_full_disk_is_told_and_finished_copies_stay(project: Project) -> None:
