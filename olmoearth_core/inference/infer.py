@@ -24,12 +24,14 @@ from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.inference.area import Area, load_area
 from olmoearth_core.inference.pipeline import overlapped
 from olmoearth_core.inference.plan import (
+    PLAN,
     Layout,
     Plan,
     PlannedModel,
     Tile,
     batch_sizes,
     plan_tiles,
+    read_plan,
     tile_windows,
     window_stride,
     write_plan,
@@ -65,12 +67,27 @@ def infer(run: StageRun) -> dict[str, Any]:
     plan = make_plan(config, area, model)
 
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
+    drop_other_rules(run, plan)
     write_plan(plan, run.out)
     journal = FailureJournal(run.scratch / "failures.json")
     if damaged := read_manifest(run.scratch):  # its whole tiles are kept, so is what they lack
         journal.add([Failure(**failure) for failure in damaged.summary["failed_assets"]])
     records = map_tiles(run, plan, area, scenes, model, journal)
     return summarise(run, plan, records, journal.read())
+
+
+def drop_other_rules(run: StageRun, plan: Plan) -> None:
+    """Remove tiles that an earlier attempt made by another plan (another device's precision or batch sizes).
+
+    A map is made by one rule, and plan.json says which.
+    """
+    made = [path for path in run.out.glob("*.tif") if path.with_suffix(".json").is_file()]
+    if not made or ((run.out / PLAN).is_file() and read_plan(run.out) == plan):
+        return
+    run.progress.note(f"{len(made)} tiles were made by another plan (precision, batch size): made anew")
+    for path in made:
+        path.with_suffix(".json").unlink()
+        path.unlink()
 
 
 def load_trained(upstream: Upstream, config: ProjectConfig) -> TrainedModel:

@@ -168,6 +168,20 @@ def test_after_kill_9_the_finished_tiles_are_kept_and_the_rest_is_computed(
     assert f"{len(kept)} of {tiles[1]['tiles']} tiles" in listener.notes[0]
 
 
+def test_tiles_made_by_another_plan_are_made_anew(project: Project, tiles: tuple[Path, dict]) -> None:
+    out = project.root / "tiles" / "other"
+    shutil.copytree(tiles[0], out)
+    plan = json.loads((out / "plan.json").read_text())
+    plan["precision"] = "fp32" if plan["precision"] == "bf16" else "bf16"
+    (out / "plan.json").write_text(json.dumps(plan))
+    before = {path: path.stat().st_ino for path in out.glob("*.tif")}
+    listener = Listener()
+    assert infer(infer_run(project, out, listener)) == tiles[1]
+    assert checksums(out) == checksums(tiles[0])
+    assert all(path.stat().st_ino != inode for path, inode in before.items())
+    assert "another plan" in listener.notes[0]
+
+
 def test_a_tile_that_changed_is_computed_anew(project: Project, tiles: tuple[Path, dict]) -> None:
     out = project.root / "tiles" / "changed"
     shutil.copytree(tiles[0], out)
