@@ -97,7 +97,7 @@ def test_outputs_are_the_official_ones(pair: Callable, name: str, case: Case) ->
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SMALL])
 def test_outputs_are_the_official_ones_in_every_size(pair: Callable, name: str) -> None:  # type: ignore[type-arg]
     for case in PAIRWISE:
-        for what, difference in differences(pair, name, case, budget=4e11).items():
+        for what, difference in differences(pair, name, case, budget=1e11).items():
             assert difference <= TOLERANCE, f"{case}: {what}"
 
 
