@@ -12,7 +12,7 @@ from olmoearth_core.progress import Progress
 from olmoearth_core.simulate import Accuracy
 
 WORLD = "world"
-SIZE_PIXELS = 288
+SIZE_PIXELS = 384
 LEAST_ACCURACY, MOST_BASELINE = 0.9, 0.75
 """What the demo promises: a season tells the classes apart, a single date does not."""
 

@@ -23,6 +23,7 @@ from olmoearth_core.models.olmoearth import OlmoEarth
 from olmoearth_core.models.origin import OLMOEARTH_LICENCE, OLMOEARTH_RESTRICTIONS, Origin
 from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
 from olmoearth_core.models.sources import OWN, Files, locate
+from olmoearth_core.models.tokenizer import PatchEmbedding
 from olmoearth_core.models.transformer import Attention, mixed_frequencies
 from olmoearth_core.store import whole_file, write_json
 
@@ -42,6 +43,9 @@ def build(name: str, *, seed: int = 0) -> OlmoEarth:
                 nn.init.zeros_(module.bias)
             if isinstance(module, Attention) and module.frequencies is not None:
                 module.frequencies.data.copy_(mixed_frequencies(module.frequencies.shape[-1] * 2, module.heads))
+        for module in encoder.modules():
+            if isinstance(module, PatchEmbedding):
+                module.raise_contrast()
         if encoder.pooler is not None:
             nn.init.trunc_normal_(encoder.pooler.query, std=0.02)
     return encoder.eval()

@@ -22,6 +22,11 @@ from olmoearth_core.models.modalities import MODALITIES, Modality
 
 DAYS_BEFORE_MONTH = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 
+CONTRAST = 10.0
+"""Gain of the first layer of a random encoder. 4 makes standard scores of globally normalised values (mean +- 2 std lie
+at 0 and 1); a region varies less than the globe. Measured on the reservoir: IoU 0.93 after 12 epochs instead of 0.91
+after 20; on the simulated region: learns at once, where with 1 it does not in 330 steps."""
+
 
 class PatchEmbedding(nn.Module):
     """Tokens of one band set: patches of 8 x 8 pixels -> D.
@@ -36,6 +41,19 @@ class PatchEmbedding(nn.Module):
         hidden = config.pixel_hidden
         self.pixel = nn.Linear(channels, hidden) if hidden else None
         self.proj = nn.Linear((hidden or channels) * self.patch**2, config.embedding_size)
+
+    @torch.no_grad()
+    def raise_contrast(self) -> None:
+        """Make random first weights answer to what differs between pixels as loudly as to where and when they lie.
+
+        Normalised values lie around 1/2 and differ by little within one region, the encodings by about 1: as drawn,
+        the image is a fifteenth of what distinguishes two tokens, and training stands still for hundreds of steps.
+        """
+        first = self.proj if self.pixel is None else self.pixel
+        first.weight.mul_(CONTRAST)
+        first.bias.copy_(-0.5 * first.weight.sum(dim=1))
+        if self.pixel is not None:  # the mean of relu(x) is 0.4 for a standard normal x
+            self.proj.bias.copy_(-0.4 * self.proj.weight.sum(dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """X (F, C, 8h, 8w) normalised -> (F, h, w, D)."""

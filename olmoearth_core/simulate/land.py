@@ -65,7 +65,7 @@ class Land:
 
 
 def draw_land(box: PixelBox, rng: np.random.Generator) -> Land:
-    """A mosaic of fields of 2 to 16 ha over `box`."""
+    """A mosaic of fields, mostly of 3 to 20 ha over `box`."""
     parcels = [field for block in _blocks(box, rng) for field in _fields(block, rng)]
     ids = rasterize(
         ((parcel, index) for index, parcel in enumerate(parcels)),
@@ -87,7 +87,7 @@ def _blocks(box: PixelBox, rng: np.random.Generator) -> list[Polygon]:
 
 def _fields(piece: Polygon, rng: np.random.Generator) -> list[Polygon]:
     """`piece` split across its long side until each part has the size of a field."""
-    hectares = float(np.clip(rng.lognormal(math.log(6.0), 0.5), 2.0, 16.0))
+    hectares = float(np.clip(rng.lognormal(math.log(8.0), 0.45), 3.0, 20.0))
     if piece.area < 1.5e4 * hectares:
         return [piece]
     corners = np.asarray(piece.minimum_rotated_rectangle.exterior.coords)

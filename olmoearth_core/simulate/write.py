@@ -35,7 +35,7 @@ def simulate_world(
     seed: int = 0,
     year: int = 2023,
     every: int = 10,
-    surveyed: float = 0.4,
+    surveyed: float = 0.5,
     progress: Progress | None = None,
 ) -> World:
     """Write a simulated region into `folder`, or find it there when it was made from the same arguments.
@@ -113,7 +113,7 @@ def _write(world: World, about: dict[str, Any], progress: Progress) -> None:
 
 
 def _survey(land: Land, about: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
-    """The fields a partner visited, of each class alike; outlines keep 10 m from the border, as is good custom."""
+    """The fields a partner visited, of each class alike; outlines keep 5 m from the border, as is good custom."""
     rng = stream(about["seed"], "survey")
     chosen: list[int] = []
     for kind in range(len(CLASSES)):
@@ -121,7 +121,7 @@ def _survey(land: Land, about: dict[str, Any]) -> list[tuple[dict[str, Any], Any
         chosen += [int(f) for f in fields[: max(2, round(about["surveyed"] * len(fields)))]]
     year = about["year"]
     span = {"start_datetime": f"{year}-01-01T00:00:00Z", "end_datetime": f"{year}-12-31T23:59:59Z"}
-    outlines = [(index, land.parcels[index].buffer(-10.0, join_style="mitre")) for index in sorted(chosen)]
+    outlines = [(index, land.parcels[index].buffer(-5.0, join_style="mitre")) for index in sorted(chosen)]
     return [
         ({"class": CLASSES[land.kind[i]].name, **span}, o)
         for i, o in outlines
