@@ -40,10 +40,10 @@ def demo(
                 "iou": made.accuracy.iou,
                 "pixels": made.accuracy.n,
                 "single_date_random_forest": {"date": made.baseline_date, "accuracy": made.baseline},
+                "shortfall": made.shortfall,
                 "stages": made.stages,
             }
         )
-        made.check()
         return
     out = console()
     out.print(stages_table(made.stages))
@@ -57,7 +57,8 @@ def demo(
     for what, path in (("Map", made.map), ("Preview", made.preview)):
         out.print(f"{what + ':':<9} {path}", highlight=False, soft_wrap=True)
     out.print(f"Next:     olmoearth audit {made.map}", highlight=False, soft_wrap=True)
-    made.check()
+    if made.shortfall is not None:
+        out.print(f"[yellow]{made.shortfall}[/]", highlight=False, soft_wrap=True)
 
 
 def _classes_table(made: Demo) -> Table:
