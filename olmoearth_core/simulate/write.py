@@ -22,7 +22,7 @@ from olmoearth_core.simulate.season import draw_season
 from olmoearth_core.simulate.world import GRID, World, region
 from olmoearth_core.store import disk_errors, publish_folder, write_json
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same arguments make another world."""
 _RIM = 3
 """Pixels between the edge of the imagery and the area: an area in degrees does not quite follow the grid."""
