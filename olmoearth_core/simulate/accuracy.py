@@ -29,7 +29,7 @@ class Accuracy:
     overall: float
     """Share of the pixels with the right class; a pixel without a class counts as wrong."""
     iou: dict[str, float]
-    """Class -> intersection over union."""
+    """Class -> intersection over union; a class that neither has is left out."""
     n: int
     """Pixels compared."""
 
@@ -47,8 +47,8 @@ def map_accuracy(map_path: Path, world: World) -> Accuracy:
     truth, predicted = world.read_truth()[here], predicted[here]
     iou = {}
     for value, name in enumerate(world.classes):
-        either = ((truth == value) | (predicted == value)).sum()
-        iou[name] = float(((truth == value) & (predicted == value)).sum() / max(either, 1))
+        if either := int(((truth == value) | (predicted == value)).sum()):
+            iou[name] = float(((truth == value) & (predicted == value)).sum() / either)
     return Accuracy(overall=float((truth == predicted).mean()), iou=iou, n=int(here.sum()))
 
 

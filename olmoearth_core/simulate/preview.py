@@ -47,7 +47,10 @@ def world_preview(world: World, map_path: Path, out_png: Path, *, baseline: floa
         axes.set_title(title, fontsize=14, color=_INK, loc="left")
         axes.set_axis_off()
     _scale_bar(figure.axes[0], world)
-    handles = [Patch(color=c.color, label=f"{c.name}  (IoU {score.iou[c.name]:.2f})") for c in CLASSES]
+    handles = [
+        Patch(color=c.color, label=f"{c.name}  (IoU {score.iou[c.name]:.2f})" if c.name in score.iou else c.name)
+        for c in CLASSES
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(CLASSES), frameon=False, fontsize=12)
     beside = "" if baseline is None else f"; a pixel classifier on the best single date: {baseline:.1%}"
     figure.suptitle(
