@@ -35,8 +35,8 @@ class Demo:
         if self.accuracy.overall >= LEAST_ACCURACY and self.baseline <= MOST_BASELINE:
             return None
         return (
-            f"Promised is an accuracy of at least {LEAST_ACCURACY} from the season, at most {MOST_BASELINE} from one date; "
-            f"found are {self.accuracy.overall:.3f} and {self.baseline:.3f}."
+            f"Promised is an accuracy of at least {LEAST_ACCURACY} from the season, at most {MOST_BASELINE} from "
+            f"one date; found are {self.accuracy.overall:.3f} and {self.baseline:.3f}."
         )
 
 
