@@ -337,8 +337,7 @@ def test_a_project_is_loaded_from_its_folder(tmp_path: Path, monkeypatch: pytest
     assert project.root == tmp_path / "p"
     assert project.path("labels/a.geojson") == tmp_path / "p" / "labels" / "a.geojson"
     assert project.path("/data/a.geojson") == Path("/data/a.geojson")
-    assert project.catalogue == "https://stac.example/v1"
-    assert toy.write_project(tmp_path / "q").catalogue == str(tmp_path / "q" / "catalogue.json")
+    assert project.config.imagery.catalogue == "https://stac.example/v1"
 
 
 def test_a_file_saved_by_a_windows_editor_is_read(tmp_path: Path) -> None:

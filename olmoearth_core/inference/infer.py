@@ -15,6 +15,7 @@ from typing import Any
 
 import shapely
 
+from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
@@ -31,14 +32,13 @@ from olmoearth_core.inference.plan import (
     Tile,
     batch_sizes,
     plan_tiles,
-    read_plan,
     tile_windows,
     window_stride,
     write_plan,
 )
 from olmoearth_core.inference.product import TileRecord, finished_tile, write_tile
 from olmoearth_core.inference.tile import MappedTile, TileInput, map_tile
-from olmoearth_core.manifest import read_manifest
+from olmoearth_core.manifest import Manifest, read_manifest
 from olmoearth_core.models.segmenter import TrainedModel, load_model
 from olmoearth_core.project import ProjectConfig
 from olmoearth_core.stage import StageRun, Upstream
@@ -66,23 +66,26 @@ def infer(run: StageRun) -> dict[str, Any]:
     check_coverage(area, scenes.scenes, source)
     plan = make_plan(config, area, model)
 
+    damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
-    drop_other_rules(run, plan)
+    drop_other_rules(run, plan, damaged)
     write_plan(plan, run.out)
     journal = FailureJournal(run.scratch / "failures.json")
-    if damaged := read_manifest(run.scratch):  # its whole tiles are kept, so is what they lack
+    if damaged:  # its whole tiles are kept, so is what they lack
         journal.add([Failure(**failure) for failure in damaged.summary["failed_assets"]])
     records = map_tiles(run, plan, area, scenes, model, journal)
     return summarise(run, plan, records, journal.read())
 
 
-def drop_other_rules(run: StageRun, plan: Plan) -> None:
+def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> None:
     """Remove tiles that an earlier attempt made by another plan (another device's precision or batch sizes).
 
-    A map is made by one rule, and plan.json says which.
+    A map is made by one rule, and plan.json says which; where it was lost, its checksum in the `damaged` manifest does.
     """
     made = [path for path in run.out.glob("*.tif") if path.with_suffix(".json").is_file()]
-    if not made or ((run.out / PLAN).is_file() and read_plan(run.out) == plan):
+    write_plan(plan, run.scratch)
+    rule = sha256_file(run.out / PLAN) if (run.out / PLAN).is_file() else damaged and damaged.outputs[PLAN].sha256
+    if not made or rule == sha256_file(run.scratch / PLAN):
         return
     run.progress.note(f"{len(made)} tiles were made by another plan (precision, batch size): made anew")
     for path in made:

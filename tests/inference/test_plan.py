@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasters import CRS
 from shapely.geometry import MultiPoint, box
@@ -72,6 +72,7 @@ def test_tiles_own_each_pixel_once_and_windows_depend_on_no_tile(shapes: list, l
     if not parts:
         return
     area = Area(GRID, parts, box(0, 0, 1, 1))
+    assume(min(area.bounds.shape) > 0)  # `load_area` refuses a sliver between the centres of two columns
     plan = plan_of(area, layout)
     around = area.bounds.pad(layout.window_size)
     mask = area.mask(around)
