@@ -136,7 +136,7 @@ class ModelConfig(Section):
     weights: str | None = None
     """Checkpoint (folder, hf://, s3://); random weights when not given."""
     patch_size: int = Field(ge=1, le=8)
-    window_size: int = Field(ge=8, le=512)
+    window_size: int = Field(ge=1, le=512)
     """Edge of a window in pixels."""
 
     @model_validator(mode="after")

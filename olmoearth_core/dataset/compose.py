@@ -1,16 +1,18 @@
 """Composing every window of a training set into cubes.zarr, so that a kill costs at most the windows under way.
 
-A composed window waits in scratch until its shard is full; a shard that is written leaves a journal. The same call
-after a kill takes finished shards and waiting windows as they are.
+Neighbours are composed together, so that a block of imagery that many windows share is read once. What is composed
+waits in scratch until its shard is full; a shard that is written leaves a journal. The same call after a kill takes
+finished shards and waiting windows as they are.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,26 @@ import numpy as np
 
 from olmoearth_core.dataset.cubes import Cubes, Layout, Sample
 from olmoearth_core.errors import DatasetError
+from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.compose import compose
+from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.imagery.footprint import near
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import SceneList
 from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target
+from olmoearth_core.labels.windows import IGNORE, Target, TrainingWindow, make_target
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import whole_file, write_json
 
 THREADS = min(16, os.cpu_count() or 1)
+NEIGHBOURHOOD = 128
+"""Edge in pixels of the squares within which windows may be composed together."""
+DENSE = 0.25
+"""Least share of their common box that windows fill to be composed together; sparser ones are composed one by one."""
+
+Made = tuple[Sample | None, "Record"]
+"""A window's sample, None where it is left out, and what is known of it."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,28 @@ class Record:
     scenes: list[str]
 
 
+def neighbours(windows: Sequence[TrainingWindow]) -> Iterator[list[TrainingWindow]]:
+    """Sort windows into groups that are composed together: of one date, in one square, and densely packed."""
+    squares: dict[tuple[object, int, int], list[TrainingWindow]] = {}
+    for window in windows:
+        place = window.date, window.box.row // NEIGHBOURHOOD, window.box.column // NEIGHBOURHOOD
+        squares.setdefault(place, []).append(window)
+    for group in squares.values():
+        common = _common_box(group)
+        filled = sum(w.box.width * w.box.height for w in group) / (common.width * common.height)
+        if filled >= DENSE:
+            yield group
+        else:
+            yield from ([window] for window in group)
+
+
+def _common_box(group: Sequence[TrainingWindow]) -> PixelBox:
+    return reduce(PixelBox.union, (window.box for window in group))
+
+
 @dataclass(frozen=True)
 class Composer:
-    """Makes the sample of a window; many threads may at once."""
+    """Makes the samples of neighbouring windows of one date; many threads may at once."""
 
     project: Project
     labels: Labels
@@ -63,33 +93,28 @@ class Composer:
     layout: Layout
     reader: AssetReader
 
-    def __call__(self, window: TrainingWindow) -> tuple[Sample | None, Record]:
-        """The sample of `window`, None where it is left out, and what is known of it.
+    def __call__(self, group: Sequence[TrainingWindow]) -> list[Made]:
+        """What becomes of each window of `group`.
 
         Raises:
             DatasetError: the export cannot be read any more.
         """
-        target = make_target(self.labels, window)
-        if (target.classes == IGNORE).all():
-            return None, Record(
-                window.name,
-                "no pixel is labelled (labels that are too small, or that contradict each other)",
-                0.0,
-                0,
-                target.conflicts,
-                [],
-                [],
-            )
-        config = self.project.config
-        steps = config.imagery.framing.spans(window.date)
+        targets = [make_target(self.labels, window) for window in group]
+        labelled = [w for w, target in zip(group, targets, strict=True) if (target.classes != IGNORE).any()]
+        cubes = self._cubes(labelled) if labelled else []
+        return [self._make(window, target, cubes) for window, target in zip(group, targets, strict=True)]
+
+    def _cubes(self, group: Sequence[TrainingWindow]) -> list[Cube]:
+        """Imagery over all of `group`, one cube a modality."""
+        imagery = self.project.config.imagery
         cubes = [
             compose(
                 self.scenes,
-                window.box,
-                steps,
+                _common_box(group),
+                imagery.framing.spans(group[0].date),
                 modality=modality,
                 bands=bands,
-                composite=config.imagery.composite,
+                composite=imagery.composite,
                 reader=self.reader,
             )
             for modality, bands in self.layout.bands.items()
@@ -100,6 +125,16 @@ class Composer:
                 f"the export is damaged: {first.asset} of scene {first.scene} cannot be read ({first.reason}). "
                 "Run `olmoearth export`: it checks every file and makes the damaged ones anew."
             )
+        return cubes
+
+    def _make(self, window: TrainingWindow, target: Target, around: Sequence[Cube]) -> Made:
+        """One window, cut out of the cubes `around` it."""
+        if (target.classes == IGNORE).all():
+            why = "no pixel is labelled (labels that are too small, or that contradict each other)"
+            return None, Record(window.name, why, 0.0, 0, target.conflicts, [], [])
+        config = self.project.config
+        steps = config.imagery.framing.spans(window.date)
+        cubes = [cube.crop(window.box) for cube in around]
         seen = np.any([cube.valid.any(axis=0) for cube in cubes], axis=0)
         classes = np.where(seen, target.classes, np.uint8(IGNORE))
         valid_share = float(np.mean([cube.valid.mean() for cube in cubes]))
@@ -148,13 +183,13 @@ def compose_windows(
         ThreadPoolExecutor(THREADS, thread_name_prefix="compose") as pool,
     ):
 
-        def make(window: TrainingWindow) -> tuple[Sample | None, Record]:
-            waiting = scratch / f"{window.name}.npz"
+        def make(group: list[TrainingWindow]) -> list[Made]:
+            waiting = scratch / f"{group[0].name}.npz"
             made = _load(waiting) if waiting.exists() else None
             if made is None:
-                made = composer(window)
-                _save(waiting, *made)
-            advance(1)
+                made = composer(group)
+                _save(waiting, made)
+            advance(len(group))
             return made
 
         for first in range(0, len(windows), size):
@@ -164,32 +199,43 @@ def compose_windows(
                 records += [Record(**record) for record in json.loads(journal.read_text())]
                 advance(len(shard))
                 continue
-            made = list(pool.map(make, shard))
-            cubes.write_shard(first, [sample for sample, _ in made])
-            records += [record for _, record in made]
-            write_json(journal, [asdict(record) for _, record in made])
-            for window in shard:
-                (scratch / f"{window.name}.npz").unlink(missing_ok=True)
+            groups = list(neighbours(shard))
+            found = {record.name: (sample, record) for made in pool.map(make, groups) for sample, record in made}
+            cubes.write_shard(first, [found[window.name][0] for window in shard])
+            shard_records = [found[window.name][1] for window in shard]
+            records += shard_records
+            write_json(journal, [asdict(record) for record in shard_records])
+            for group in groups:
+                (scratch / f"{group[0].name}.npz").unlink(missing_ok=True)
     return records
 
 
-def _save(path: Path, sample: Sample | None, record: Record) -> None:
-    arrays: dict[str, Any] = {"record": np.array(json.dumps(asdict(record)))}
-    if sample is not None:
-        arrays |= {"dates": sample.dates, "target": sample.target}
-        arrays |= {f"inputs.{modality}": data for modality, data in sample.inputs.items()}
-        arrays |= {f"valid.{modality}": valid for modality, valid in sample.valid.items()}
+def _save(path: Path, made: Sequence[Made]) -> None:
+    """Keep composed windows: their records, and the arrays of those that were not left out, one above the other."""
+    arrays: dict[str, Any] = {"records": np.array(json.dumps([asdict(record) for _, record in made]))}
+    samples = [sample for sample, _ in made if sample is not None]
+    if samples:
+        arrays |= {"dates": np.stack([s.dates for s in samples]), "target": np.stack([s.target for s in samples])}
+        arrays |= {f"inputs.{m}": np.stack([s.inputs[m] for s in samples]) for m in samples[0].inputs}
+        arrays |= {f"valid.{m}": np.stack([s.valid[m] for s in samples]) for m in samples[0].valid}
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def _load(path: Path) -> tuple[Sample | None, Record]:
+def _load(path: Path) -> list[Made]:
     with np.load(path) as arrays:
-        record = Record(**json.loads(str(arrays["record"])))
+        stacks = {name: arrays[name] for name in arrays.files}
+    records = [Record(**record) for record in json.loads(str(stacks.pop("records")))]
+    made: list[Made] = []
+    kept = 0
+    for record in records:
         if record.left_out:
-            return None, record
-
-        def part(kind: str) -> dict[str, np.ndarray]:
-            return {name.removeprefix(kind): arrays[name] for name in arrays.files if name.startswith(kind)}
-
-        return Sample(part("inputs."), part("valid."), arrays["dates"], arrays["target"]), record
+            made.append((None, record))
+            continue
+        inputs, valid = (
+            {name.removeprefix(kind): stack[kept] for name, stack in stacks.items() if name.startswith(kind)}
+            for kind in ("inputs.", "valid.")
+        )
+        made.append((Sample(inputs, valid, stacks["dates"][kept], stacks["target"][kept]), record))
+        kept += 1
+    return made

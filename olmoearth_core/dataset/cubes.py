@@ -1,13 +1,15 @@
 """cubes.zarr: the composed cubes and targets of all training windows, as a few large files.
 
 One Zarr v3 group holds, for each modality, `<modality>` (N, T, C, H, W) and `<modality>_valid` (N, T, H, W), and for
-all `target` (N, H, W) and `dates` (N, T). A chunk is one window, so that a window is read alone; a shard, one file,
-holds many. A window that was left out keeps its row and takes no room: not valid, nothing labelled.
+all `target` (N, H, W) and `dates` (N, T). A chunk is one window, so that a window is read alone, or a few where windows
+are small; a shard, one file, holds many. A window that was left out keeps its row and takes no room: not valid, nothing
+labelled.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from olmoearth_core.store import PARTIAL
 
 SHARD_BYTES = 64 * 2**20
 """Size of a shard before compression; what is in memory at once while a shard is written."""
+CHUNK_BYTES = 128 * 2**10
+"""Least size of a chunk before compression: below it, finding a chunk costs more than reading it."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,20 @@ class Layout:
     dtypes: Mapping[str, str]
 
     @property
+    def window_bytes(self) -> int:
+        """Size of a window's imagery before compression."""
+        pixels = self.window_size**2 * self.timesteps
+        return sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 1) for m, b in self.bands.items())
+
+    @property
     def shard_windows(self) -> int:
         """Windows in a shard: a power of two, so that shards change their size rarely."""
-        pixels = self.window_size**2 * self.timesteps
-        window = sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 1) for m, b in self.bands.items())
-        return int(2 ** max(0, int(np.log2(max(1, SHARD_BYTES // window)))))
+        return _power_of_two(SHARD_BYTES / self.window_bytes)
+
+    @property
+    def chunk_windows(self) -> int:
+        """Windows in a chunk: a power of two, so that chunks fill a shard."""
+        return min(self.shard_windows, _power_of_two(2 * CHUNK_BYTES / self.window_bytes))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` gives an equal layout."""
@@ -96,24 +109,25 @@ class Layout:
 
 
 class Cubes:
-    """cubes.zarr, open: reads single windows (many threads may) and writes whole shards (one thread at a time)."""
+    """cubes.zarr, open: reads windows (many threads may) and writes whole shards (one thread at a time)."""
 
     def __init__(self, group: zarr.Group, layout: Layout) -> None:
         self.layout = layout
         self._arrays: dict[str, zarr.Array] = {name: _array(group, name) for name in _names(layout)}
 
-    def read(self, row: int) -> Sample:
-        """The window in `row`."""
-
-        def read(name: str) -> np.ndarray:
-            return np.asarray(self._arrays[name][row])
-
-        return Sample(
-            inputs={modality: read(modality) for modality in self.layout.bands},
-            valid={modality: read(f"{modality}_valid") for modality in self.layout.bands},
-            dates=read("dates").astype("datetime64[D]"),
-            target=read("target"),
-        )
+    def read(self, rows: Sequence[int]) -> list[Sample]:
+        """The windows in `rows`, in their order; neighbouring rows are read fastest together."""
+        chosen = np.asarray(rows, np.int64)
+        stacks = {name: np.asarray(array.oindex[chosen]) for name, array in self._arrays.items()}
+        return [
+            Sample(
+                inputs={modality: stacks[modality][k] for modality in self.layout.bands},
+                valid={modality: stacks[f"{modality}_valid"][k] for modality in self.layout.bands},
+                dates=stacks["dates"][k].astype("datetime64[D]"),
+                target=stacks["target"][k],
+            )
+            for k in range(len(chosen))
+        ]
 
     def write_shard(self, first: int, samples: Sequence[Sample | None]) -> None:
         """Write the windows from row `first` on; None leaves a window out.
@@ -137,15 +151,15 @@ def create_cubes(path: Path, layout: Layout, windows: int) -> Cubes:
     for abandoned in path.rglob(f"*{PARTIAL}"):  # zarr writes under a temporary name as well
         abandoned.unlink()
     group = zarr.open_group(str(path), mode="a", zarr_format=3, attributes=layout.to_json())
-    size, steps, shard = layout.window_size, layout.timesteps, layout.shard_windows
+    size, steps, parts = layout.window_size, layout.timesteps, (layout.chunk_windows, layout.shard_windows)
     for modality, bands in layout.bands.items():
         shape = (steps, len(bands), size, size)
         axes = ["window", "time", f"{modality}_band", "y", "x"]
-        _make(group, modality, windows, shape, shard, layout.dtypes[modality], axes)
-        _make(group, f"{modality}_valid", windows, (steps, size, size), shard, "bool", ["window", "time", "y", "x"])
-    _make(group, "target", windows, (size, size), shard, "uint8", ["window", "y", "x"], fill=IGNORE)
+        _make(group, modality, windows, shape, *parts, layout.dtypes[modality], axes)
+        _make(group, f"{modality}_valid", windows, (steps, size, size), *parts, "bool", ["window", "time", "y", "x"])
+    _make(group, "target", windows, (size, size), *parts, "uint8", ["window", "y", "x"], fill=IGNORE)
     since = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
-    _make(group, "dates", windows, (steps,), shard, "int64", ["window", "time"], attributes=since)
+    _make(group, "dates", windows, (steps,), *parts, "int64", ["window", "time"], attributes=since)
     return Cubes(group, layout)
 
 
@@ -163,6 +177,11 @@ def open_cubes(path: Path) -> Cubes:
             f"{path}: no training set that can be opened ({type(error).__name__}: {error}). "
             "Run `olmoearth preprocess` to make it."
         ) from error
+
+
+def _power_of_two(limit: float) -> int:
+    """The largest power of two up to `limit`, at least 1."""
+    return int(2 ** max(0, math.floor(math.log2(limit))))
 
 
 def _names(layout: Layout) -> list[str]:
@@ -189,6 +208,7 @@ def _make(
     name: str,
     windows: int,
     shape: tuple[int, ...],
+    chunk: int,
     shard: int,
     dtype: str,
     axes: list[str],
@@ -201,7 +221,7 @@ def _make(
     group.create_array(
         name,
         shape=(windows, *shape),
-        chunks=(1, *shape),
+        chunks=(chunk, *shape),
         shards=(shard, *shape),
         dtype=dtype,
         fill_value=fill,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from olmoearth_core.grid import Grid, PixelBox
 
 CUBES = "cubes.zarr"
 WINDOWS = "windows.parquet"
+PART_BYTES = 32 * 2**20
+"""Imagery that is read together in a pass over the set."""
 
 __all__ = ["CUBES", "WINDOWS", "Dataset", "Sample", "open_dataset"]
 
@@ -77,14 +78,14 @@ class Dataset:
         window = self.windows.iloc[index]
         return self.grid.box(int(window["column"]), int(window["row"]), self.window_size, self.window_size)
 
-    def read(self, index: int) -> Sample:
-        """The sample of a row of `windows`. Safe between threads."""
-        return self.cubes.read(int(self.windows["cube"].iloc[index]))
+    @property
+    def at_once(self) -> int:
+        """Windows that are read together in a pass over the set, so that memory does not grow with it."""
+        return max(1, PART_BYTES // self.cubes.layout.window_bytes)
 
-    def read_many(self, indices: Sequence[int], threads: int = 4) -> list[Sample]:
-        """The samples of rows of `windows`, in the order of `indices`, read side by side."""
-        with ThreadPoolExecutor(threads, thread_name_prefix="dataset") as pool:
-            return list(pool.map(self.read, indices))
+    def read(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of rows of `windows`, in the order of `indices`. Safe between threads."""
+        return self.cubes.read(self.windows["cube"].to_numpy()[np.asarray(indices, np.int64)])
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -11,8 +11,6 @@ from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.progress import Progress
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-AT_ONCE = 32
-"""Windows that are in memory at the same time."""
 
 
 def dataset_statistics(dataset: Dataset, progress: Progress) -> dict[str, Any]:
@@ -29,8 +27,8 @@ def _bands(dataset: Dataset, progress: Progress) -> dict[str, dict[str, Any]]:
     counts = {m: np.zeros((len(names), 2**16), np.int64) for m, names in dataset.bands.items()}
     rows = dataset.indices("train")
     with progress.bar("Statistics", len(rows)) as advance:
-        for first in range(0, len(rows), AT_ONCE):
-            samples = dataset.read_many(rows[first : first + AT_ONCE])
+        for first in range(0, len(rows), dataset.at_once):
+            samples = dataset.read(rows[first : first + dataset.at_once])
             for modality, histogram in counts.items():
                 valid = np.stack([sample.valid[modality] for sample in samples])
                 for band in range(len(histogram)):

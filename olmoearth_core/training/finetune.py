@@ -114,6 +114,7 @@ def _windows(dataset: Dataset, classes: list[str], run: StageRun) -> dict[str, W
             dataset.read,
             {split: np.flatnonzero(splits == split).tolist() for split in SPLITS},
             len(classes),
+            at_once=dataset.at_once,
             advance=advance,
         )
     run.meter.bytes_read += sum(found.bytes_read for found in windows.values())

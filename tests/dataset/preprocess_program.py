@@ -3,8 +3,8 @@
     python preprocess_program.py PROJECT_FOLDER
 
 Environment: LOG names a file that gets a line for each window that is composed; STOP says where the process kills
-itself with SIGKILL: "window:N" (before the Nth window of this process), "shard:N" (in the Nth shard, with one of its
-arrays written), "report" (all is made but the report).
+itself with SIGKILL: "group:N" (before the Nth group of neighbours of this process), "shard:N" (in the Nth shard, with
+one of its arrays written), "report" (all is made but the report).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,19 @@ def die() -> None:
 
 def main(folder: Path) -> None:
     cubes.SHARD_BYTES = 16 * 16 * 9 * 16  # sixteen windows
+    compose.NEIGHBOURHOOD = 32  # groups of four windows at most
     lock = threading.Lock()
-    counts = {"window": 0, "array": 0}
+    counts = {"group": 0, "array": 0}
     make, put, report = compose.Composer.__call__, zarr.Array.__setitem__, preprocess.write_report
 
-    def composed(self: compose.Composer, window: TrainingWindow) -> Any:
+    def composed(self: compose.Composer, group: Sequence[TrainingWindow]) -> Any:
         with lock:
-            counts["window"] += 1
-            if STOP == "window" and counts["window"] == int(NTH):
+            counts["group"] += 1
+            if STOP == "group" and counts["group"] == int(NTH):
                 die()
             with Path(os.environ["LOG"]).open("a") as log:
-                log.write(f"{window.name}\n")
-        return make(self, window)
+                log.write("".join(f"{window.name}\n" for window in group))
+        return make(self, group)
 
     def written(self: zarr.Array, rows: Any, values: Any) -> None:
         put(self, rows, values)

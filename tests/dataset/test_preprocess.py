@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,12 +16,14 @@ import pytest
 import xarray as xr
 from shore import BANDS, DATE, SIZE, clear_scene, digest, halves, run_to_dataset, square, write_shore
 
+from olmoearth_core.dataset import compose
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.dataset.preprocess import preprocess
 from olmoearth_core.dataset.statistics import PERCENTILES
 from olmoearth_core.errors import DatasetError, ExpectationError
+from olmoearth_core.grid import Grid
 from olmoearth_core.labels.split import BlockTable
-from olmoearth_core.labels.windows import IGNORE
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import load_project
 from olmoearth_core.stage import Meter, StageRun, Upstream, run_stage
@@ -44,7 +47,7 @@ def test_the_pixels_are_those_of_the_scene(dataset: Dataset) -> None:
     scene = clear_scene("A", DATE, seed=1)
     inner = [k for k in range(len(dataset)) if dataset.windows["valid_share"].iloc[k] == 1]
     index = next(k for k in inner if str(dataset.windows["date"].iloc[k]) == DATE)
-    sample, box = dataset.read(index), dataset.box(index)
+    sample, box = dataset.read([index])[0], dataset.box(index)
     column, row = box.column - 50_004, box.row + 469_002  # the rasters' upper left corner
     for band, name in enumerate(dataset.bands["sentinel2_l2a"]):
         expected = scene.layers[name].pixels[row : row + 16, column : column + 16]
@@ -58,7 +61,7 @@ def test_the_pixels_are_those_of_the_scene(dataset: Dataset) -> None:
 def test_clouds_are_neither_valid_nor_labelled(dataset: Dataset) -> None:
     later = [k for k in range(len(dataset)) if str(dataset.windows["date"].iloc[k]) == "2024-07-01"]
     for k in later:
-        sample, (x, _) = dataset.read(k), dataset.box(k).centres
+        sample, (x, _) = dataset.read([k])[0], dataset.box(k).centres
         cloudy = x < 500_040 + 400
         assert not sample.valid["sentinel2_l2a"][0][:, cloudy].any()
         assert (sample.inputs["sentinel2_l2a"][0][..., cloudy] == 0).all()
@@ -80,7 +83,7 @@ def test_the_table_of_windows(dataset: Dataset) -> None:
     table = gpd.read_parquet(dataset.folder / "windows.parquet")
     assert table.crs == "EPSG:32631"
     for k in range(len(table)):
-        sample, row = dataset.read(k), table.iloc[k]
+        sample, row = dataset.read([k])[0], table.iloc[k]
         assert row.geometry.equals(dataset.box(k).polygon)
         counts = np.bincount(sample.target[sample.target != IGNORE], minlength=2)
         assert counts.tolist() == [row["pixels_land"], row["pixels_water"]]
@@ -100,7 +103,7 @@ def test_a_place_has_one_split_on_all_dates(dataset: Dataset) -> None:
 
 def test_statistics_are_those_of_valid_training_pixels(dataset: Dataset) -> None:
     statistics = json.loads((dataset.folder / "statistics.json").read_text())
-    samples = dataset.read_many(dataset.indices("train"))
+    samples = dataset.read(dataset.indices("train"))
     for band, name in enumerate(BANDS):
         values = np.concatenate([s.inputs["sentinel2_l2a"][:, band][s.valid["sentinel2_l2a"]] for s in samples])
         told = statistics["bands"]["sentinel2_l2a"][name]
@@ -120,8 +123,8 @@ def test_few_files_that_xarray_opens(dataset: Dataset) -> None:
     with xr.open_zarr(dataset.folder / "cubes.zarr", consolidated=False) as cubes:
         assert cubes["sentinel2_l2a"].dims == ("window", "time", "sentinel2_l2a_band", "y", "x")
         row = int(dataset.windows["cube"].iloc[3])
-        assert (cubes["sentinel2_l2a"][row].values == dataset.read(3).inputs["sentinel2_l2a"]).all()
-        assert cubes["dates"][row].values.astype("datetime64[D]").tolist() == dataset.read(3).dates.tolist()
+        assert (cubes["sentinel2_l2a"][row].values == dataset.read([3])[0].inputs["sentinel2_l2a"]).all()
+        assert cubes["dates"][row].values.astype("datetime64[D]").tolist() == dataset.read([3])[0].dates.tolist()
 
 
 def test_the_same_work_gives_the_same_bytes_under_any_name_and_colour(dataset: Dataset, tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_an_empty_month_stays_invalid(tmp_path: Path) -> None:
     project = write_shore(tmp_path, {"imagery.framing": framing}, scenes=scenes)
     dataset = open_dataset(run_to_dataset(project).folder)
     assert dataset.timesteps == 3
-    for sample in dataset.read_many(range(len(dataset))):
+    for sample in dataset.read(range(len(dataset))):
         assert not sample.valid["sentinel2_l2a"][0].any()
         assert (sample.inputs["sentinel2_l2a"][0] == 0).all()
         assert sample.valid["sentinel2_l2a"][1:].any(axis=(1, 2)).all()
@@ -261,20 +264,40 @@ def run_program(folder: Path, log: Path, stop: str = "") -> tuple[int, str]:
     return done.returncode, done.stdout.strip()
 
 
+def test_neighbours_are_windows_of_one_date_that_lie_close() -> None:
+    grid, day, later = Grid("EPSG:32631", 10.0), date(2024, 5, 1), date(2024, 6, 1)
+
+    def window(row: int, column: int, day: date = day) -> TrainingWindow:
+        return TrainingWindow(f"{day}_{row}_{column}", grid.box(column * 16, row * 16, 16, 16), day)
+
+    close = [window(row, column) for row in range(4) for column in range(4)]
+    other_square, other_day = window(0, 8), window(0, 0, later)
+    far = [window(16, 0), window(23, 7)]  # two in the corners of a square
+    groups = list(compose.neighbours([*close, other_square, other_day, *far]))
+    assert groups == [close, [other_square], [other_day], [far[0]], [far[1]]]
+
+
+def test_windows_composed_together_are_those_composed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = run_to_dataset(write_shore(tmp_path / "together"))
+    monkeypatch.setattr(compose, "DENSE", 2.0)
+    alone = run_to_dataset(write_shore(tmp_path / "alone"))
+    assert alone.manifest.outputs_digest == together.manifest.outputs_digest
+
+
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     project = write_shore(tmp_path)
     run_stage(STAGES["export"], STAGES, project, Silent())
     log = tmp_path / "composed.txt"
-    stops = ["window:21", "shard:2", "report"]
+    stops = ["group:10", "shard:2", "report"]
     assert [run_program(tmp_path, log, stop)[0] for stop in stops] == [-9, -9, -9]
     composed = log.read_text().split()
     code, resumed = run_program(tmp_path, log)
     assert code == 0
     assert log.read_text().split() == composed  # all windows were there before
-    # a window that was under way when the process died is composed again; no other is
+    # four windows at most that were under way in a thread when the process died are composed again; no other is
     threads = min(16, os.cpu_count() or 1)
     assert len(set(composed)) == 49
-    assert len(composed) - 49 <= 2 * threads
+    assert len(composed) - 49 <= 4 * 2 * threads
 
     (tmp_path / "fresh").mkdir()
     fresh = write_shore(tmp_path / "fresh")

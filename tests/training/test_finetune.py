@@ -93,7 +93,7 @@ def test_the_scores_are_those_of_the_model_that_maps(
     assert f"loaded for mapping, in {precision}." in (run.out / "card.md").read_text()
     model = load_model(run.out).segmenter
     opened = open_dataset(dataset)
-    windows = gather(opened.read, {"test": opened.indices("test")}, 2)["test"]
+    windows = gather(opened.read, {"test": opened.indices("test")}, 2, at_once=2)["test"]
     judged = Segmentation(["land", "water"]).evaluate(model, windows, 4)
     assert model.encoder.precision == precision
     assert metrics["test"]["loss"] == judged.loss  # to the last digit
