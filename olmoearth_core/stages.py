@@ -73,10 +73,15 @@ def _export_files(project: Project, progress: Progress) -> dict[str, Path]:
 
 
 def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
-    """The files of a checkpoint on this machine; those elsewhere are named by their address alone."""
+    """The files of the checkpoint that training begins with; a remote one is fetched, so that its content names it."""
     weights = project.config.model.weights
-    if weights is None or "://" in weights:
+    if weights is None:
         return {}
+    if "://" in weights:
+        from olmoearth_core.models.sources import locate
+
+        fetched = locate(weights)
+        return {f"weights/{path.name}": path for path in (fetched.description, fetched.weights)}
     place = project.path(weights)
     if place.is_file():
         return {"weights": place}

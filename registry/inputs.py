@@ -17,7 +17,7 @@ from registry.report import Check
 
 def check_inputs(run: schema.Run, roots: list[Path]) -> Check | None:
     """Compare the files that `run` read with what lies in the project folders `roots` now; None where it read none."""
-    files = {name: str(digest) for name, digest in run.inputs.items() if name not in STAGES}
+    files = {n: str(digest) for n, digest in run.inputs.items() if n not in STAGES and not _was_fetched(run, n)}
     if not files:
         return None
     problems = [f"{name}: {found}" for name, sha256 in files.items() if (found := _look(run, name, sha256, roots))]
@@ -43,14 +43,22 @@ def _look(run: schema.Run, name: str, sha256: str, roots: list[Path]) -> str:
     return found
 
 
+def _base_weights(run: schema.Run) -> str:
+    return str(run.settings.get("model", {}).get("weights") or "")
+
+
+def _was_fetched(run: schema.Run, name: str) -> bool:
+    """Whether the input is base weights from a hub or bucket: the model card says where from, and which revision."""
+    return name.startswith("weights/") and "://" in _base_weights(run)
+
+
 def _places(run: schema.Run, name: str, root: Path) -> Iterator[Path]:
     """Where the input may lie, by the names that `olmoearth_core.stages` gives: most are paths of project.yaml."""
     if name == "scenes":
         yield from sorted((root / "scenes").glob("*.json"))
         return
     if name == "weights" or name.startswith("weights/"):
-        base = str(run.settings.get("model", {}).get("weights") or "")
-        yield root / Path(base).expanduser() / name.removeprefix("weights").removeprefix("/")
+        yield root / Path(_base_weights(run)).expanduser() / name.removeprefix("weights").removeprefix("/")
         return
     path = root / Path(name).expanduser()
     shapefile, space, suffix = str(path).rpartition(" ")

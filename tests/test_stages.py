@@ -80,7 +80,7 @@ WAKES: dict[str, tuple[Any, str]] = {
     "dataset.min_valid": (0.5, "preprocess"),
     "dataset.min_samples": (3, "preprocess"),
     "model.encoder": ("v1.1-tiny", "finetune"),
-    "model.weights": ("hf://org/name@abc", "finetune"),
+    "model.weights": ("checkpoint", "finetune"),
     "model.patch_size": (8, "finetune"),
     # infer takes the window size from the model card: it is woken by what finetune leaves
     "model.window_size": (32, "export preprocess finetune"),
@@ -156,6 +156,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "wider.geojson": [{"type": "Feature", "geometry": mapping(HERE.buffer(0.001)), "properties": {}}],
     }.items():
         write_text(folder / name, json.dumps({"type": "FeatureCollection", "features": content}))
+    write_text(folder / "checkpoint" / "config.json", "{}")
     return folder
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy
 from reference import official_config, official_model, write_official
 from samples import S2, cubes, days
 
@@ -26,6 +27,8 @@ from olmoearth_core.models import build_encoder, load_encoder, save_encoder
 from olmoearth_core.models.catalogue import CATALOGUE, show, table
 from olmoearth_core.models.config import NAMES, named
 from olmoearth_core.models.official import parse_config
+from olmoearth_core.progress import Silent
+from olmoearth_core.stages import STAGES
 
 
 @pytest.fixture(scope="module")
@@ -401,6 +404,22 @@ def test_a_bucket_is_read_once_and_its_etag_is_the_revision(bucket: Any, publish
     for wrong in ("s3://weights/nothing", "s3://no-such-bucket/x"):
         with pytest.raises(CheckpointError, match=wrong):
             load_encoder(wrong)
+
+
+def test_the_key_of_finetune_holds_what_a_bucket_holds_and_not_its_address(bucket: Any, tmp_path: Path) -> None:
+    finetune = STAGES["finetune"]
+
+    def inputs() -> dict[str, str]:
+        project = toy.write_project(tmp_path / "project", {"model.weights": "s3://weights/olmoearth/nano"})
+        return {name: sha256_file(path) for name, path in finetune.files(project, Silent()).items()}
+
+    before = inputs()
+    assert set(before) == {"weights/config.json", "weights/weights.pth"}
+    assert inputs() == before
+    bucket.put_object(Bucket="weights", Key="olmoearth/nano/weights.pth", Body=b"others")
+    after = inputs()
+    assert after["weights/config.json"] == before["weights/config.json"]
+    assert after["weights/weights.pth"] != before["weights/weights.pth"]
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

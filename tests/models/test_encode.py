@@ -12,8 +12,10 @@ from samples import LANDSAT, S1, S2, clouds, cubes, days, ragged
 
 from olmoearth_core.errors import EncoderInputError
 from olmoearth_core.models import build_encoder
+from olmoearth_core.models.config import named
 from olmoearth_core.models.encoder import Encoder, Features
 from olmoearth_core.models.modalities import MODALITIES
+from olmoearth_core.models.tokenizer import PatchEmbedding
 
 
 @pytest.fixture(scope="module", params=["v1-nano", "v1.1-nano", "v1.2-nano"])
@@ -319,3 +321,22 @@ def test_bad_input_is_refused_by_name_before_anything_is_computed(
 def test_good_input_is_good(nano: Encoder) -> None:
     given = good()
     assert encode(nano, given["inputs"], given["dates"]).map().shape == (2, 128, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["v1-nano", "v1.1-nano", "v1.2-tiny"])
+def test_random_first_weights_tell_the_patches_of_one_region_apart(name: str) -> None:
+    """Within a region normalised values differ by little: the first layer must make more of that than it adds."""
+    torch.manual_seed(0)
+    patches = 0.5 + 0.08 * torch.randn(64, 12, 1, 1).expand(64, 12, 8, 8)
+    embedding = PatchEmbedding(12, named(name))
+
+    def told_apart() -> tuple[float, float]:
+        tokens = embedding(patches).flatten(1)
+        return tokens.std(dim=0).mean().item(), tokens.mean(dim=0).abs().mean().item()
+
+    before, common_before = told_apart()
+    embedding.raise_contrast()
+    after, common = told_apart()
+    assert before < common_before / 3
+    assert after > 8 * before
+    assert after > 1.2 * common
