@@ -67,7 +67,7 @@ class StacScene:
     """Added to every asset, e.g. {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}."""
 
 
-def write_cog(path: Path, layer: Layer, *, nodata: float | None = 0, blocksize: int = 128) -> Path:
+def write_cog(path: Path, layer: Layer, *, nodata: float | None = 0, blocksize: int = 64) -> Path:
     """Write `layer` as a Cloud Optimized GeoTIFF (deflate, square blocks, no overviews)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = layer.pixels.shape
@@ -104,7 +104,7 @@ def stac_item(scene: StacScene, hrefs: Mapping[str, str], collection: str = "tes
     }
 
 
-def write_catalogue(folder: Path, scenes: Sequence[StacScene], *, blocksize: int = 128) -> Path:
+def write_catalogue(folder: Path, scenes: Sequence[StacScene], *, blocksize: int = 64) -> Path:
     """Write a static STAC catalogue with every scene's COGs; return the path of its catalog.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for scene in scenes:

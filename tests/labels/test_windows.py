@@ -38,7 +38,7 @@ def window(column: int, row: int, size: int, day: date = DAY) -> TrainingWindow:
     return TrainingWindow("w", GRID.box(column, row, size, size), day)
 
 
-coordinate = st.floats(-250, 250, allow_nan=False)
+coordinate = st.floats(-250, 250).map(lambda metres: round(metres, 6))
 convex = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=6).map(
     lambda points: shapely.MultiPoint(points).convex_hull
 )
