@@ -13,7 +13,7 @@ from olmoearth_core.errors import ProjectError
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
-from olmoearth_core.stages import STAGES
+from olmoearth_core.stages import STAGES, forget_failures
 from registry.workspace import Workspace
 
 
@@ -58,6 +58,8 @@ def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str
     with core.project_lock(project):
         context = _context(project, workspace, flow_run)
         result = core.run_stage(STAGES[stage], STAGES, project, progress)
+        if result.skipped and (failed := result.manifest.summary.get("failed_assets")):
+            progress.note(f"{result.place} lacks {len(failed)} assets that failed when it was made: try --refresh.")
         _tell(project, workspace, result, context, progress)
     return result
 
@@ -98,8 +100,10 @@ def describe(result: StageResult) -> dict[str, Any]:
     }
 
 
-def refresh_scenes(project: Project, progress: Progress) -> None:
-    """Search the catalogue again for the training windows and for the map; the old lists stay where it does not answer.
+def refresh(project: Project, progress: Progress) -> None:
+    """Ask the catalogue again: for scenes of the training windows and of the map, and for assets that failed.
+
+    The old scene lists stay where it does not answer.
 
     Raises:
         CatalogueError: the catalogue is missing, does not answer, or has nothing for the place.
@@ -108,3 +112,5 @@ def refresh_scenes(project: Project, progress: Progress) -> None:
 
     freeze_label_scenes(project, progress, refresh=True)
     freeze_map_scenes(project, progress, refresh=True)
+    for folder in forget_failures(project):
+        progress.note(f"{folder} was made without assets that could not be read: it is made again.")

@@ -33,7 +33,7 @@ def run_lifecycle(
         project: the project.
         progress: who listens.
         until: the last stage to run.
-        refresh: search the catalogue again instead of using the frozen scene lists.
+        refresh: ask the catalogue again, for scenes and for assets that failed.
 
     Returns:
         One dict a stage, as `flows.door.describe` makes it.
@@ -44,11 +44,11 @@ def run_lifecycle(
     """
     prepare_prefect()
     with project_lock(project):  # before the server starts: a busy project is refused at once
-        from flows.door import refresh_scenes
+        from flows.door import refresh as ask_again
         from flows.lifecycle import lifecycle
         from flows.progress import listening
 
         if refresh:
-            refresh_scenes(project, progress)
+            ask_again(project, progress)
         with listening(progress):
             return lifecycle(str(project.root), until)

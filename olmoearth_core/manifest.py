@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, IsADirectoryError) as error:
         raise StoreError(
             f"{path}: not a manifest of this platform ({error.__class__.__name__}). "
             "Remove the folder and run the stage again."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.framing import Framing
@@ -24,6 +24,12 @@ def _color(value: str) -> str:
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
         raise ValueError(f"'{value}' is no colour; allowed is #rrggbb, for example '#2c7fb8'")
     return value.lower()
+
+
+def _distinct(values: list[str]) -> list[str]:
+    if doubled := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{', '.join(doubled)} stands more than once")
+    return values
 
 
 def _cron(value: str) -> str:
@@ -47,7 +53,7 @@ def _name(value: str) -> str:
 class ClassConfig(Section):
     """One class of the map."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
     color: Annotated[str, AfterValidator(_color)]
 
 
@@ -73,7 +79,7 @@ class TaskConfig(Section):
 class LabelsConfig(Section):
     """Where the labels are and how to read them."""
 
-    files: list[str] = Field(min_length=1)
+    files: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_distinct)]
     """Vector files, relative to the project folder."""
     class_property: str = "class"
     date_property: str = "start_datetime"
@@ -92,7 +98,7 @@ class ImageryConfig(Section):
     collections: list[str] = Field(default_factory=list)
     """Collections to search; empty means the modality's usual one on an API, every one in a static catalogue."""
     modalities: list[Literal["sentinel2_l2a"]] = Field(["sentinel2_l2a"], min_length=1)
-    resolution: float = Field(10.0, gt=0, le=1000)
+    resolution: float = Field(10.0, ge=0.1, le=1000)
     """Edge of a grid pixel in metres."""
     crs: str | None = None
     """CRS of the grid; the UTM zone of the labels when not given."""
@@ -133,7 +139,7 @@ class ModelConfig(Section):
 
     encoder: str = "v1.1-nano"
     """Catalogue name, as in `olmoearth encoders list`."""
-    weights: str | None = None
+    weights: str | None = Field(None, min_length=1)
     """Checkpoint (folder, hf://, s3://); random weights when not given."""
     patch_size: int = Field(ge=1, le=8)
     window_size: int = Field(ge=1, le=512)
@@ -152,12 +158,12 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How the model is fine-tuned."""
 
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    epochs: int = Field(30, ge=1, le=100_000)
+    batch_size: int = Field(8, ge=1, le=65_536)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    weight_decay: float = Field(0.01, ge=0, le=1)
     augment: bool = True
-    """Random flips and right-angle turns."""
+    """Show windows turned, brighter or darker, and without single timesteps (training/augment.py)."""
     seed: int = 0
 
 
@@ -217,8 +223,19 @@ class Project:
         return self.root / ".olmoearth"
 
     def path(self, relative: str) -> Path:
-        """A path of project.yaml, made absolute."""
-        return self.root / Path(relative).expanduser()
+        """A path of project.yaml, made absolute.
+
+        Raises:
+            ProjectError: no file system takes it.
+        """
+        try:
+            path = self.root / Path(relative).expanduser()
+            path.exists()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ProjectError(
+                f"{self.root / PROJECT_FILE}: '{relative[:80]}' cannot be a path ({str(error)[:80]}). Correct it."
+            ) from error
+        return path
 
 
 def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:

@@ -20,6 +20,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
             if isinstance(key.value, str):
@@ -58,7 +60,13 @@ def read_settings(text: str, source: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ProjectError(f"{source}: not valid YAML{place}: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+    ) as error:  # `!!int abc`, endless nesting
         raise ProjectError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         raise ProjectError(f"{source}: is empty; `olmoearth init NAME --template T` writes one to begin with")

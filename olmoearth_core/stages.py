@@ -11,6 +11,8 @@ import glob
 from pathlib import Path
 from typing import Any
 
+from olmoearth_core.errors import StoreError
+from olmoearth_core.manifest import MANIFEST, read_manifest
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import Stage, StageRun
@@ -178,3 +180,29 @@ _ALL = (
 )
 
 STAGES = {stage.name: stage for stage in _ALL}
+PLACES = {
+    "export": "data/export",
+    "preprocess": "data/dataset",
+    "finetune": "models/*",
+    "infer": "tiles/*",
+    "postprocess": "maps/*",
+}
+"""Stage -> pattern of the folders below a project in which `place` puts its outputs."""
+
+
+def forget_failures(project: Project) -> list[str]:
+    """Have the next run make those outputs again that lack assets which could not be read; the folders it concerns.
+
+    Whole outputs are left alone: their manifest is what makes them count, and only theirs goes.
+    """
+    forgotten = []
+    for pattern in PLACES.values():
+        for folder in sorted(project.root.glob(pattern)):
+            try:
+                manifest = read_manifest(folder)
+            except StoreError:  # damaged: made again anyway
+                continue
+            if manifest is not None and manifest.summary.get("failed_assets"):
+                (folder / MANIFEST).unlink()
+                forgotten.append(folder.relative_to(project.root).as_posix())
+    return forgotten

@@ -60,6 +60,7 @@ def validate(project: Project, progress: Progress) -> list[Finding]:
         windows = training_windows(labels, project.config.model.window_size)
         findings += _windows_and_classes(project, labels, windows, progress)
         findings += _label_scenes(project, labels, progress)
+    findings += _model(project)
     findings += _map_area(project, progress)
     if project.config.retraining is not None:
         told = "is checked and kept, but this version does not retrain by itself yet; `olmoearth run` does by hand"
@@ -91,7 +92,12 @@ def _windows_and_classes(
             advance(1)
     used = [window for window, counts in zip(windows, pixels, strict=True) if counts.any()]
     if not used:
-        yield Finding("error", "labels.files", "no label covers a pixel's centre; is imagery.resolution too coarse?")
+        why = (
+            f"labels of different classes contradict each other on all {conflicts} pixels they cover"
+            if conflicts
+            else "no label covers a pixel's centre; is imagery.resolution too coarse?"
+        )
+        yield Finding("error", "labels.files", why)
         return
     least = config.dataset.min_samples
     for name, in_windows, amount in zip(names, (pixels > 0).sum(axis=0), pixels.sum(axis=0), strict=True):
@@ -166,6 +172,23 @@ def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Itera
             f"no scene shows the labels of {len(blind)} of {len(different)} dates ({which}); their windows "
             "will be left out. Check the dates, or give imagery.framing more days",
         )
+
+
+def _model(project: Project) -> Iterator[Finding]:
+    """The encoder and its weights, as far as this machine can tell: nothing is fetched."""
+    from olmoearth_core.models.config import named
+    from olmoearth_core.models.sources import locate
+
+    model = project.config.model
+    try:
+        named(model.encoder)
+    except CoreError as error:
+        yield Finding("error", "model.encoder", str(error))
+    if model.weights is not None and "://" not in model.weights:
+        try:
+            locate(str(project.path(model.weights)))
+        except CoreError as error:
+            yield Finding("error", "model.weights", str(error))
 
 
 def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.manifest import MANIFEST, Manifest, read_manifest, stage_key
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE
+from olmoearth_core.stages import PLACES
 from registry import git, schema
 from registry.dvc_store import find_repository, stored_files
 from registry.errors import ModelError
@@ -21,7 +22,7 @@ from registry.facts import SCENES
 from registry.inputs import check_inputs
 from registry.mlflow_run import WEIGHTS
 from registry.models import artifact_folder, get_model
-from registry.outputs import PLACES, Output, find_output
+from registry.outputs import Output, find_output
 from registry.report import Check
 from registry.workspace import Workspace
 
@@ -131,7 +132,10 @@ def _check_key(session: Session, run: schema.Run, output: Output | None) -> Chec
         if not told:
             wrong.append(f"{output.folder / MANIFEST}: its key is {manifest.key}, recorded is {run.key}")
         if all(manifest.summary != other.summary for other in told or [run]):
-            wrong.append(f"{output.folder / MANIFEST}: its summary is not the recorded one")
+            wrong.append(
+                f"{output.folder / MANIFEST}: its summary is not the recorded one; remove {output.folder} and run "
+                f"`olmoearth {run.stage}` to have it made again"
+            )
     if wrong:
         return Check(what, "differs", "recomputed from what is recorded", wrong)
     return Check(what, "ok", "recomputed from stage version, settings and inputs")

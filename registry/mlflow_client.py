@@ -11,22 +11,48 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from olmoearth_core.store import whole_file
 from registry.errors import ModelError
 from registry.workspace import Workspace
+
+SQLITE = "sqlite:///"
 
 
 @contextmanager
 def open_client(workspace: Workspace) -> Iterator[Any]:
     """An MLflow client; whatever MLflow refuses becomes one sentence."""
     where = _hidden(workspace.tracking_uri)
-    if workspace.tracking_uri.startswith("sqlite"):
-        workspace.home.mkdir(parents=True, exist_ok=True)
     with quiet(where):
         from mlflow import MlflowClient
 
+        _lay_database(workspace.tracking_uri)
         yield MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
+
+
+def _lay_database(tracking_uri: str) -> None:
+    """Make MLflow's SQLite database, whole or not at all: killed half-way through its migrations it is of no use.
+
+    The file gets its name when it is complete.
+    """
+    if not tracking_uri.startswith(SQLITE) or "?" in tracking_uri:
+        return
+    file = Path(tracking_uri.removeprefix(SQLITE))
+    if file.exists():
+        return
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if file.exists():  # another process was faster
+            return
+        with whole_file(file) as partial:
+            partial.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"{SQLITE}{partial}").search_experiments(max_results=1)
 
 
 @contextmanager

@@ -160,8 +160,12 @@ def _log_files(client: Any, model_id: str, run: str, folder: Path) -> None:
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of nested mappings with its path, in characters that MLflow takes."""
     if isinstance(value, Mapping):
+        used: set[str] = set()
         for name, inner in value.items():
-            part = re.sub(r"[^\w\-. :/]", "_", str(name))
+            part = re.sub(r"[^\w\-. :]|^\.+$", "_", str(name))
+            while part in used:  # 'a,b' and 'a;b' are two classes
+                part += "_"
+            used.add(part)
             yield from _leaves(inner, f"{path}/{part}" if path else part)
     else:
         yield path, value

@@ -8,15 +8,7 @@ from pathlib import Path
 
 from olmoearth_core.errors import StoreError
 from olmoearth_core.manifest import Manifest, read_manifest
-
-PLACES = {
-    "export": "data/export",
-    "preprocess": "data/dataset",
-    "finetune": "models/*",
-    "infer": "tiles/*",
-    "postprocess": "maps/*",
-}
-"""Where outputs of a stage lie in a project folder, as `olmoearth_core.stages` places them."""
+from olmoearth_core.stages import PLACES
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from registry import schema
 from registry.context import RunContext
 from registry.database import Database, add_missing, find_or_add
 from registry.facts import Facts, gather
-from registry.models import ModelVersion
+from registry.models import ModelVersion, find_model
 from registry.outputs import Output, find_output
 from registry.workspace import Workspace
 
@@ -146,6 +146,8 @@ class Registry(AbstractContextManager["Registry"]):
                 return None
             if table is None:
                 return run
+            if result.stage == "finetune" and find_model(self.workspace, project.config.name, run.digest) is None:
+                return None  # MLflow lost it: it is registered again
             same = (table.project_id == run.project_id) & (table.digest == run.digest)
             return run if session.scalars(select(table.id).where(same).limit(1)).first() is not None else None
 
@@ -186,7 +188,9 @@ def _write(session: Session, project: Project, result: StageResult, context: Run
         case "finetune":
             dataset_id = _id_of(session, schema.DatasetVersion, owner.id, inputs["preprocess"])
             values = {"run_id": run.id, "dataset_id": dataset_id, "created": now, **facts.model}
-            find_or_add(session, schema.ModelVersion, key, values)
+            model = find_or_add(session, schema.ModelVersion, key, values)
+            for column, value in facts.model.items():  # registered again, it may have another version
+                setattr(model, column, value)
         case "postprocess":
             tiles = _run_of(session, owner.name, "infer", inputs["infer"])
             values = {

@@ -44,13 +44,13 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         return {key: draw(values) for key, values in optional.items() if draw(st.booleans())}
 
     share = draw(st.floats(0, 0.49))
-    class_names = draw(st.lists(texts, min_size=2, max_size=5, unique=True))
+    class_names = draw(st.lists(texts.map(str.strip).filter(bool), min_size=2, max_size=5, unique=True))
     colors = st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True)
     config = {
         "name": draw(names),
         "task": {"classes": [{"name": name, "color": draw(colors)} for name in class_names]},
         "labels": {
-            "files": draw(st.lists(texts, min_size=1, max_size=3)),
+            "files": draw(st.lists(texts, min_size=1, max_size=3, unique=True)),
             **some(class_property=texts, date_property=texts, area=texts, date=dates.map(str)),
         },
         "imagery": {
@@ -173,7 +173,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         ({"labels.files": []}, "labels.files: needs 1 or more, found 0"),
         ({"imagery.modalities": ["sentinel1"]}, "imagery.modalities.0: must be 'sentinel2_l2a', found 'sentinel1'"),
         ({"imagery.composite": "mean"}, "imagery.composite: must be 'least_cloudy' or 'median', found 'mean'"),
-        ({"imagery.resolution": 0}, "imagery.resolution: must be greater than 0, found 0"),
+        ({"imagery.resolution": 0}, "imagery.resolution: must be greater than or equal to 0.1, found 0"),
         ({"training.learning_rate": float("inf")}, "training.learning_rate: must be a finite number, found inf"),
         ({"map.min_area": float("nan")}, "map.min_area: must be a finite number, found nan"),
         ({"map.overlap": 0.9}, "map.overlap: must be less than or equal to 0.75, found 0.9"),
@@ -299,6 +299,18 @@ def test_yaml_is_read_as_a_partner_means_it(line: str, by: str, read: Any, value
             "not valid YAML at line 2, column 1: found character '\\t' that cannot start any token",
         ),
         ("retraining:\n  cron: * * * * *", "not valid YAML at line 2, column 10: "),
+        ("? [a, b]\n: 1\n", "not valid YAML at line 1, column 3: a key must be a word"),
+        ("name: !!int abc", "not valid YAML: invalid literal for int()"),
+        ("name: !!bool abc", "not valid YAML: 'abc'"),
+        ("name: " + 5000 * "[", "not valid YAML: "),
+        (
+            replaced("date: '2021-07-16'", "date: 9999-12-31"),
+            "map.date: expected a date from 1970 to 2100, found '9999",
+        ),
+        (replaced("name: land", "name: ' '"), "task.classes.0.name: "),
+        (replaced("name: water", "name: 'land '"), "task: class names must differ; land stands more than once"),
+        (replaced("training: {}", "training: {epochs: 1000000}"), "training.epochs: "),
+        (replaced("training: {}", "training: {learning_rate: 1e300}"), "training.learning_rate: "),
         ("name: a\x00", "not valid YAML: unacceptable character #x0000"),
         ("map: 1\nname: a\nmap: 2\n", "not valid YAML at line 3, column 1: the key 'map' stands twice"),
         (
@@ -338,6 +350,13 @@ def test_a_project_is_loaded_from_its_folder(tmp_path: Path, monkeypatch: pytest
     assert project.path("labels/a.geojson") == tmp_path / "p" / "labels" / "a.geojson"
     assert project.path("/data/a.geojson") == Path("/data/a.geojson")
     assert project.config.imagery.catalogue == "https://stac.example/v1"
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/labels.geojson", "a" * 5000])
+def test_a_path_that_no_file_system_takes_is_refused(tmp_path: Path, path: str) -> None:
+    project = toy.write_project(tmp_path)
+    with pytest.raises(ProjectError, match="cannot be a path"):
+        project.path(path)
 
 
 def test_a_file_saved_by_a_windows_editor_is_read(tmp_path: Path) -> None:

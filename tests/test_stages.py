@@ -29,7 +29,7 @@ from olmoearth_core.errors import CoreError
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, ProjectConfig, load_project
 from olmoearth_core.stage import Stage, StageRun, resolve_key, run_stage
-from olmoearth_core.stages import STAGES
+from olmoearth_core.stages import PLACES, STAGES, forget_failures
 from olmoearth_core.store import write_text
 
 HERE = box(3.020, 42.353, 3.026, 42.357)
@@ -208,6 +208,24 @@ def test_a_changed_key_wakes_exactly_the_stages_it_concerns(folder: Path, key: s
     assert ran(configure(folder, base(key))) == list(STAGES)
     assert ran(configure(folder, base(key))) == []
     assert ran(configure(folder, {**base(key), **change(key)})) == WAKES[key][1].split()
+
+
+def test_outputs_that_lack_assets_are_made_again_when_somebody_asks(folder: Path) -> None:
+    def lossy(run: StageRun) -> dict[str, Any]:
+        return {**constant(run), "failed_assets": [{"scene": "S0", "asset": "B02", "reason": "404"}]}
+
+    project = configure(folder, {})
+    assert forget_failures(project) == []
+    assert ran(project, lossy) == list(STAGES)
+    assert ran(project, lossy) == []
+    forgotten = forget_failures(project)
+    assert [place.split("/")[0] for place in forgotten] == ["data", "data", "models", "tiles", "maps"]
+    assert ran(project) == list(STAGES)
+    assert forget_failures(project) == []
+    assert ran(project) == []
+    for name, stage in STAGES.items():
+        place = stage.place(project, keys(project)[name])
+        assert folder / place in folder.glob(PLACES[name])
 
 
 @pytest.mark.parametrize("key", ["training.epochs", "imagery.framing.days", "map.tile_size", "dataset.split.seed"])

@@ -19,7 +19,7 @@ _HELP = {
 }
 
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Search the catalogue again instead of using the frozen scene lists.")
+    bool, typer.Option("--refresh", help="Ask the catalogue again: for new scenes, and for assets that failed.")
 ]
 
 
@@ -53,13 +53,14 @@ def run(
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(project: ProjectArgument = Path(), refresh: RefreshOption = False, as_json: JsonOption = False) -> None:
-        from flows.door import describe, refresh_scenes, run_stage
+        from flows.door import describe, run_stage
+        from flows.door import refresh as ask_again
         from olmoearth_core.project import load_project
 
         loaded = load_project(project)
         with progress(as_json) as listener:
             if refresh:
-                refresh_scenes(loaded, listener)
+                ask_again(loaded, listener)
             result = describe(run_stage(loaded, name, progress=listener))
         if as_json:
             print_json(result)

@@ -18,6 +18,7 @@ from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.labels.vector import Problem, VectorFile, project, read_area, read_vector, summarise
 from olmoearth_core.labels.zone import named_grid, utm_grid
 from olmoearth_core.project import PROJECT_FILE, LabelsConfig, Project
+from olmoearth_core.section import FIRST_YEAR, LAST_YEAR
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +170,10 @@ def _text(value: object) -> str:
 
 def _day(text: str) -> date | None:
     try:
-        return date.fromisoformat(text[:10].replace("/", "-"))
+        day = date.fromisoformat(text[:10].replace("/", "-"))
     except ValueError:
         return None
+    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None
 
 
 def _grid(project: Project, files: dict[str, VectorFile]) -> Grid:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from partner import Run, command_environment, make_project
 
 from olmoearth_core.manifest import MANIFEST
@@ -76,6 +77,25 @@ def test_each_stage_goes_on_after_a_kill(tmp_path: Path, world: Path, home: Path
         assert all(after[path] == before[path] for path in kept), "a finished file was made again"
         if stage in ("export", "infer"):
             assert kept, f"{stage} was killed too early to show that finished files stay"
+
+
+def test_a_polite_kill_leaves_nothing_running(tmp_path: Path, world: Path, home: Path, olmoearth: Run) -> None:
+    """docker stop, systemd and SLURM send SIGTERM; Prefect's server is a child of the command."""
+    project = make_project(tmp_path / "polite" / "fields", world, training__epochs=200)
+    process = start(home, "run", str(project))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not any((project / ".olmoearth").glob("work/finetune-*/.scratch/*.checkpoint")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children, "no server was started"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE_SECONDS) == 130
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    again = olmoearth("preprocess", project, "--json")
+    assert again.json["skipped"] is True
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, world: Path, home: Path, olmoearth: Run) -> None:

@@ -23,6 +23,7 @@ from olmoearth_core.models.segmenter import load_model
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.errors import ModelError
+from registry.mlflow_run import _leaves
 from registry.models import ModelVersion, find_model, get_model, list_models, model_folder, register_model
 from registry.workspace import Workspace
 
@@ -33,6 +34,44 @@ def client(models_home: Workspace, registered: ModelVersion) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=models_home.tracking_uri, registry_uri=models_home.tracking_uri)
+
+
+KILLED_WHILE_LAYING = """
+import sys
+from pathlib import Path
+from registry.models import list_models
+from registry.workspace import Workspace
+workspace = Workspace.from_environment()
+print("laying", flush=True)
+list_models(workspace)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 0.9])
+def test_killed_while_its_database_is_laid_mlflow_begins_anew(tmp_path: Path, seconds: float) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    environment |= {"OLMOEARTH_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen([sys.executable, "-c", KILLED_WHILE_LAYING], env=environment)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "home").glob("*mlflow.db*partial*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_LAYING], env=environment, check=True, timeout=120)
+    assert (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_names_of_classes_become_metrics_that_mlflow_takes() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    names = ["../x", "..", ".", "/x", "water/", "a//b", "n/a", "a,b", "a;b", "Ørsta", "{}", "\N{DECIDUOUS TREE}"]
+    found = dict(_leaves({"classes": {name: {"iou": i} for i, name in enumerate(names)}}))
+    assert sorted(found.values()) == list(range(len(names)))
+    for name in found:
+        _validate_metric_name(name)
 
 
 def test_the_first_version_is_champion(registered: ModelVersion, results: dict[str, StageResult]) -> None:

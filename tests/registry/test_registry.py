@@ -20,7 +20,7 @@ from registry import schema
 from registry.context import RunContext
 from registry.dvc_store import content_hash
 from registry.errors import DatabaseError
-from registry.models import ModelVersion
+from registry.models import ModelVersion, list_models
 from registry.registry import Registry, open_registry
 from registry.workspace import Workspace
 
@@ -136,6 +136,24 @@ def test_a_skipped_stage_adds_nothing(
     record_all(registry, project, {name: replace(r, skipped=True) for name, r in computed.items()}, registered)
     assert counts(registry) == FULL
     assert {run.status for run in registry.runs("small")} == {"computed"}
+
+
+def test_a_model_that_mlflow_lost_is_registered_again(
+    registry: Registry, project: Project, computed: dict[str, StageResult], tmp_path: Path
+) -> None:
+    workspace = replace(registry.workspace, home=tmp_path, tracking_uri=f"sqlite:///{tmp_path / 'lost.db'}")
+    again = Registry(workspace, registry.database)
+    for result in computed.values():
+        again.record(project, result, RunContext.here(project))
+    before = counts(registry)
+    elsewhere = replace(workspace, tracking_uri=f"sqlite:///{tmp_path / 'new.db'}")
+    assert list_models(elsewhere) == []
+    found = replace(computed["finetune"], skipped=True)
+    Registry(elsewhere, registry.database).record(project, found, RunContext.here(project))
+    (model,) = list_models(elsewhere)
+    assert (model.version, model.aliases) == ("1", ("champion",))
+    assert counts(registry) == before
+    assert registry.models()[0].mlflow_version == "1"
 
 
 def test_what_was_made_before_is_found(
