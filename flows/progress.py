@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from olmoearth_core.progress import Progress, Silent
 if TYPE_CHECKING:
     from rich.console import Console
 
+LINE_SECONDS = 30
+"""In a log, long work is heard of this often."""
 _CURRENT: ContextVar[Progress | None] = ContextVar("olmoearth_progress", default=None)
 """A flow's parameters travel as JSON, a listener cannot; a context variable reaches the tasks of this process."""
 
@@ -52,7 +55,7 @@ class LogLines:
 
 
 class Bars:
-    """Rich progress bars on a terminal; where there is none, one line for each piece of finished work."""
+    """Rich progress bars on a terminal; where there is none, a line now and then, and one for finished work."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -80,7 +83,18 @@ class Bars:
     def bar(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Show a bar; it stays, full, when the work is done."""
         task = self._bars.add_task(what, total=total)
-        yield lambda steps: self._bars.advance(task, steps)
+        done, told = 0, time.monotonic()
+
+        def advance(steps: int) -> None:
+            nonlocal done, told
+            done += steps
+            self._bars.advance(task, steps)
+            if not self._console.is_terminal and time.monotonic() - told > LINE_SECONDS:
+                told = time.monotonic()
+                of = f" of {total}" if total else ""
+                self._console.print(f"  {what}: {done}{of}", highlight=False, markup=False)
+
+        yield advance
         if total is None:
             self._bars.update(task, total=1, completed=1)
         if not self._console.is_terminal:

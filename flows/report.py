@@ -31,7 +31,7 @@ def stages_table(results: list[dict[str, Any]]) -> Table:
         cost = result["record"]
         table.add_row(
             result["stage"],
-            "up to date" if result["skipped"] else "done",
+            "up to date" if result["skipped"] else "resumed" if cost.get("resumed") else "done",
             *(_seconds(cost.get(name)) for name in ("wall_seconds", "device_seconds")),
             *(_bytes(cost.get(name)) for name in ("bytes_read", "bytes_written")),
             result["folder"],
@@ -62,6 +62,17 @@ def _bytes(value: int | None) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def scores_lines(result: dict[str, Any]) -> list[str]:
+    """How good a fine-tuned model is, and why to doubt it; nothing for other stages."""
+    summary = result["summary"]
+    lines = [
+        f"  {split}: mIoU {_plain(scores['miou'])}, accuracy {_plain(scores['overall_accuracy'])}"
+        for split in ("validation", "test")
+        if isinstance(scores := summary.get(split), dict) and scores.get("miou") is not None
+    ]
+    return lines + [f"  Warning: {warning}" for warning in summary.get("warnings", []) if lines]
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:

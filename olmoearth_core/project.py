@@ -257,12 +257,14 @@ def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:
 
 
 def load_project(folder: Path) -> Project:
-    """Read and validate `folder`/project.yaml (UTF-8).
+    """Read and validate `folder`/project.yaml (UTF-8); the file itself may be named as well.
 
     Raises:
         ProjectError: no such file, or a wrong key in it.
     """
     root = folder.expanduser().resolve()
+    if root.name == PROJECT_FILE and root.is_file():
+        root = root.parent
     path = root / PROJECT_FILE
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -220,7 +220,8 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
         yield Finding(
             "error" if empty == len(spans) else "warning",
             "map.date",
-            f"no scene shows {empty} of {len(spans)} timesteps around {config.map.date}; they stay empty",
+            f"no scene shows {empty} of {len(spans)} timesteps around {config.map.date}; they stay empty"
+            + ("" if empty < len(spans) / 2 else ". Is imagery.framing right for this catalogue?"),
         )
 
 

@@ -20,7 +20,7 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="NAME", help="Folder of the new project; its last part is the name.")
     ],
-    template: Annotated[str, typer.Option("--template", "-t", help="Which template to start from.")] = "blank",
+    template: Annotated[str, typer.Option("--template", "-t", help="blank, land-cover, water or demo.")] = "blank",
     as_json: JsonOption = False,
 ) -> None:
     """Make a project folder: project.yaml, labels/, a git + DVC repository."""

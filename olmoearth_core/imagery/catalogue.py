@@ -144,6 +144,8 @@ class Catalogue:
             raise
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             part = "" if href == self.href else f", which {self.href} names"
+            if isinstance(error, IsADirectoryError):
+                raise CatalogueError(f"{href}{part}: is a folder; name the JSON file in it. {hint}") from error
             raise CatalogueError(f"{href}{part}: no such catalogue file. {hint}") from error
         except ValueError as error:  # also what is no UTF-8
             raise CatalogueError(f"{href}: does not answer with STAC (not JSON: {_one_line(error)}). {hint}") from error

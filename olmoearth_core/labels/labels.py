@@ -58,7 +58,7 @@ def read_labels(project: Project) -> Labels:
     """
     labels, problems = check_labels(project)
     if labels is None:
-        raise LabelError(f"{summarise(problems)} Correct the file; features are counted from 0.")
+        raise LabelError(f"{summarise(problems)} Features are counted from 0.")
     return labels
 
 

@@ -68,6 +68,7 @@ def map_item(
         end_datetime=_midnight(span[1]) - timedelta(seconds=1),
         properties={
             "title": title,
+            "attribution": f"Contains modified Copernicus Sentinel data {_years(span)}",
             "processing:level": "L4",
             "processing:lineage": (
                 "Sentinel-2 composites, classified window by window with a fine-tuned OlmoEarth encoder, blended where "
@@ -142,6 +143,12 @@ def _classes(classes: Sequence[ClassConfig]) -> list[dict[str, Any]]:
         for value, c in enumerate(classes)
     ]
     return [*named, {"value": NODATA, "name": "nodata", "title": "no valid observation", "nodata": True}]
+
+
+def _years(span: tuple[date, date]) -> str:
+    """The years of the imagery in [start, end), as the Copernicus licence asks for them."""
+    first, last = span[0].year, (span[1] - timedelta(days=1)).year
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _midnight(day: date) -> datetime:

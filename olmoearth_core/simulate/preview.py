@@ -41,8 +41,9 @@ def world_preview(world: World, map_path: Path, out_png: Path, *, baseline: floa
         "Truth (fields with labels outlined)": np.where(_rim(survey)[..., None], _rgb(_INK), truth).astype(np.uint8),
         f"Map: {score.overall:.1%} right": colours[read_on_world(map_path, world)],
     }
-    figure = Figure(figsize=(15, 6.1), dpi=110, facecolor=_PAPER, layout="constrained")
-    for axes, (title, image) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    figure = Figure(figsize=(15, 6.3), dpi=110, facecolor=_PAPER)
+    margins = {"left": 0.005, "right": 0.995, "top": 0.9, "bottom": 0.08, "wspace": 0.02}
+    for axes, (title, image) in zip(figure.subplots(1, 3, gridspec_kw=margins), panels.items(), strict=True):
         axes.imshow(image, interpolation="nearest")
         axes.set_title(title, fontsize=14, color=_INK, loc="left")
         axes.set_axis_off()
@@ -51,11 +52,11 @@ def world_preview(world: World, map_path: Path, out_png: Path, *, baseline: floa
         Patch(color=c.color, label=f"{c.name}  (IoU {score.iou[c.name]:.2f})" if c.name in score.iou else c.name)
         for c in CLASSES
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(CLASSES), frameon=False, fontsize=12)
+    figure.legend(handles=handles, loc="lower center", ncols=len(CLASSES), frameon=False, fontsize=12)
     beside = "" if baseline is None else f"; a pixel classifier on the best single date: {baseline:.1%}"
     figure.suptitle(
         f"{score.n:,} pixels outside the labels: the map {score.overall:.1%} right{beside}",
-        fontsize=13, color=_INK, x=0.005, ha="left",
+        fontsize=13, color=_INK, x=0.005, y=0.985, ha="left",
     )  # fmt: skip
     with whole_file(out_png) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,11 @@ def finetune(run: StageRun) -> dict[str, Any]:
     with run.meter.on_device():
         judged = {s: task.evaluate(model, windows[s], config.training.batch_size) for s in ("validation", "test")}
     metrics = _metrics(state, judged, windows, classes, model.encoder.precision)
-    save_card(run.out, card.model_copy(update={"scores": metrics}))
+    warnings = [told for split in judged for told in _doubts(split, metrics[split], windows, classes)]
+    for warning in warnings:
+        run.progress.note(f"Warning: {warning}")
+    restrictions = [*card.restrictions, *warnings]
+    save_card(run.out, card.model_copy(update={"scores": metrics, "restrictions": restrictions}))
     write_json(run.out / "metrics.json", metrics)
     write_json(run.out / "history.json", state.history)
     return {
@@ -95,9 +100,14 @@ def finetune(run: StageRun) -> dict[str, Any]:
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         **{split: _headlines(metrics[split]) for split in judged},
+        "warnings": warnings,
     }
 
 
+FEW_PIXELS = 100
+"""A class with fewer labelled pixels in a split has a score that one field decides."""
+NO_BETTER = 0.02
+"""A gain in accuracy over the commonest class that counts as none."""
 _OWN_RESTRICTIONS = (
     "Not judged outside the places, seasons and classes of its training set.",
     "Scores come from spatial blocks kept out of training, of the same labels: a map needs an independent check.",
@@ -152,6 +162,24 @@ def _note(split: str, windows: Windows, classes: list[str]) -> str:
         return ""
     consequence = "the model cannot learn it" if split == "train" else "its recall there is unknown"
     return f"The {split} split has no pixel of {', '.join(absent)}: {consequence}."
+
+
+def _doubts(split: str, scores: dict[str, Any], windows: dict[str, Windows], classes: list[str]) -> Iterator[str]:
+    """Why the scores of a split should not be trusted, or the model should not be used; a sentence each."""
+    if not len(windows[split]):
+        return
+    judged = _by_class(windows[split], classes)
+    few = [f"{pixels} of {name}" for name, pixels in judged.items() if 0 < pixels < FEW_PIXELS]
+    if few:
+        yield f"the {split} split has only few labelled pixels ({', '.join(few)}): its scores are rough."
+    trained = _by_class(windows["train"], classes)
+    commonest = max(classes, key=lambda name: trained[name])
+    alone = judged[commonest] / sum(judged.values())
+    if scores["overall_accuracy"] <= alone + NO_BETTER:
+        yield (
+            f"the model is no better on the {split} split (accuracy {scores['overall_accuracy']:.2f}) than calling all "
+            f"of it {commonest} ({alone:.2f}): do not use its map. More labels or more epochs may help."
+        )
 
 
 def _by_class(windows: Windows, classes: list[str]) -> dict[str, int]:

@@ -25,8 +25,8 @@ from olmoearth_core.models import build_encoder, save_encoder
 from olmoearth_core.models.origin import Origin
 from olmoearth_core.models.segmenter import WEIGHTS, load_model
 from olmoearth_core.stage import StageRun
-from olmoearth_core.training.data import gather
-from olmoearth_core.training.finetune import finetune
+from olmoearth_core.training.data import Windows, gather
+from olmoearth_core.training.finetune import _doubts, finetune
 from olmoearth_core.training.segmentation import Segmentation
 
 OUTPUTS = ["card.json", "card.md", "history.json", "metrics.json", "weights.safetensors"]
@@ -307,3 +307,19 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_saved(dataset: Path, tmp_
         assert saved["inputs_sentinel2_l2a"].shape == (4, 2, 4, 16, 16)
         assert len(saved["rows"]) == 4
     assert not (run.out / "weights.safetensors").exists()
+
+
+def test_a_model_that_is_no_better_than_the_commonest_class_is_told() -> None:
+    def windows(land: int, water: int) -> Windows:
+        return Windows(lambda _rows: [], np.arange(1), np.array([[land, water]]), 0, 0)
+
+    def told(accuracy: float, land: int, water: int) -> list[str]:
+        found = {"train": windows(9000, 1000), "test": windows(land, water)}
+        return list(_doubts("test", {"overall_accuracy": accuracy}, found, ["land", "water"]))
+
+    assert told(0.9, 800, 200) == []
+    (warning,) = told(0.81, 800, 200)
+    assert "no better on the test split (accuracy 0.81) than calling all of it land (0.80)" in warning
+    (warning,) = told(0.99, 800, 40)
+    assert "only few labelled pixels (40 of water)" in warning
+    assert told(0.3, 200, 800) == []  # wrong, but not because it calls all land
