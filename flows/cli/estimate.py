@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.output import JsonOption, console, print_json
+from flows.cli.output import JsonOption, console, print_json, side_console
 
 if TYPE_CHECKING:
     from olmoearth_core.models.cost import Estimate, Workload
@@ -32,7 +32,10 @@ def estimate(
     overlap: Annotated[float | None, typer.Option(help="Share of a window common with its neighbour.")] = None,
     area: Annotated[float | None, typer.Option(help="km²; the project's area when not given.")] = None,
     price: Annotated[float | None, typer.Option(help="Price of an hour of this device.")] = None,
-    measure: Annotated[bool, typer.Option(help="Measure windows/s on this device (a few seconds).")] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Measure windows/s on this device; done for a project."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the family into this PNG.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,7 +56,9 @@ def estimate(
     if area is None and loaded is not None:
         area = _area_km2(loaded)
     names = list(CATALOGUE) if encoders == "all" else [name.strip() for name in encoders.split(",")]
-    calibrate = measure or price is not None
+    calibrate = price is not None or (loaded is not None if measure is None else measure)
+    if calibrate and not as_json:
+        side_console().print("Measuring windows/s on this device: up to a minute ...", style="dim")
     rows = cost.estimate(names, work, area_km2=area, price_per_hour=price, calibrate=calibrate)
     if plot is not None:
         cost.plot(rows, plot)
@@ -106,7 +111,7 @@ def _show(rows: list[Estimate], work: Workload, project: Project | None, area: f
 
     out = console()
     title = f"{project.config.name}: " if project else ""
-    title += f"windows of {work.window_size} px, patches of {work.patch_size} px, {work.timesteps} timesteps"
+    title += f"windows of {work.window_size} px, patches of {work.patch_size} px, timesteps: {work.timesteps}"
     if area is not None:
         title += f", {area:,.1f} km²"
     table = Table(title=title, title_justify="left")
@@ -115,7 +120,7 @@ def _show(rows: list[Estimate], work: Workload, project: Project | None, area: f
         table.add_column(name, justify="right" if i else "left")
     for line in body:
         own = project is not None and line[0] == project.config.model.encoder
-        table.add_row(*line, style="bold" if own else None)
+        table.add_row(line[0] + (" (project.yaml)" if own else ""), *line[1:], style="bold" if own else None)
     out.print(table)
     if any(row.speed and not row.speed.measured for row in rows):
         out.print("~ follows from the measured ones by its MACs", highlight=False)

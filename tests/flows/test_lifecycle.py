@@ -142,7 +142,13 @@ def test_the_audit_of_the_map_verifies_and_names_its_makers(finished: tuple[Path
 
 def test_every_project_command_answers_for_people_and_machines(finished: tuple[Path, Any], olmoearth: Run) -> None:
     folder, _ = finished
-    for arguments in (["validate", folder], ["models", folder], ["estimate", folder], ["encoders", "list"], ["doctor"]):
+    for arguments in (
+        ["validate", folder],
+        ["models", folder],
+        ["estimate", folder, "--encoders", "v1-nano,v1.1-nano"],
+        ["encoders", "list"],
+        ["doctor"],
+    ):
         for_people = olmoearth(*arguments)
         assert for_people.code == 0, for_people.err + for_people.out
         assert for_people.out.strip()
