@@ -44,7 +44,7 @@ def list_encoders(as_json: JsonOption = False) -> None:
             row["name"],
             f"{row['parameters'] / 1e6:.2f} M",
             str(row["embedding_size"]),
-            str(row["tokens per Sentinel-2 timestep"]),
+            str(row["tokens_per_sentinel2_timestep"]),
             "yes" if row["cached"] else "no",
             row["news"],
         )

@@ -30,8 +30,8 @@ def estimate(
     timesteps: Annotated[int | None, typer.Option(help="Timesteps of a window.")] = None,
     resolution: Annotated[float | None, typer.Option(help="Metres per pixel.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Share of a window common with its neighbour.")] = None,
-    area: Annotated[float | None, typer.Option(help="km²; the project's area when not given.")] = None,
-    price: Annotated[float | None, typer.Option(help="Price of an hour of this device.")] = None,
+    area: Annotated[float | None, typer.Option(min=0, help="km²; the project's area when not given.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of an hour of this device.")] = None,
     measure: Annotated[
         bool | None,
         typer.Option("--measure/--no-measure", help="Measure windows/s on this device; done for a project."),
@@ -56,7 +56,7 @@ def estimate(
     if area is None and loaded is not None:
         area = _area_km2(loaded)
     names = list(CATALOGUE) if encoders == "all" else [name.strip() for name in encoders.split(",")]
-    calibrate = price is not None or (loaded is not None if measure is None else measure)
+    calibrate = (loaded is not None or price is not None) if measure is None else measure
     if calibrate and not as_json:
         side_console().print("Measuring windows/s on this device: up to a minute ...", style="dim")
     rows = cost.estimate(names, work, area_km2=area, price_per_hour=price, calibrate=calibrate)
@@ -125,6 +125,8 @@ def _show(rows: list[Estimate], work: Workload, project: Project | None, area: f
     if any(row.speed and not row.speed.measured for row in rows):
         out.print("~ follows from the measured ones by its MACs", highlight=False)
     if not any(row.speed for row in rows):
-        out.print("--measure adds windows/s and hours on this device; --price PER_HOUR adds cost.", highlight=False)
+        out.print("--measure adds windows/s on this device, and hours where there is an area.", highlight=False)
+    elif area is None:
+        out.print("--area KM2 adds hours, and money with --price PER_HOUR.", highlight=False)
     if plot is not None:
         out.print(f"Plot: {plot}", highlight=False, soft_wrap=True)

@@ -6,7 +6,6 @@ nothing about weights, so every encoder can use them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,15 @@ from torch import Tensor
 
 from olmoearth_core.errors import EncoderInputError
 from olmoearth_core.models.modalities import MISSING, MODALITIES
+
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32)
+NUMBERS = (
+    *UNSIGNED, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
+"""What values may come as."""
+LARGEST = 1e9
+"""No sensor measures that; it is a fill value."""
 
 Booleans = NDArray[np.bool_]
 
@@ -150,6 +158,9 @@ def check(
     Raises:
         EncoderInputError: anything that cannot be encoded as asked; the message names the modality and the fault.
     """
+    for what, given in (("inputs", inputs), ("valid", valid), ("bands", bands)):
+        if not isinstance(given, Mapping) and (given is not None or what == "inputs"):
+            raise EncoderInputError(f"{what} is {type(given).__name__}; expected is a dict by modality.")
     if not inputs:
         raise EncoderInputError(f"inputs is empty; give at least one of {', '.join(allowed)}.")
     for what, given in (("inputs", inputs), ("valid", valid or {}), ("bands", bands or {})):
@@ -159,9 +170,10 @@ def check(
             )
         if lonely := [m for m in given if m not in inputs]:
             raise EncoderInputError(f"{what}: '{lonely[0]}' is not among the inputs ({', '.join(inputs)}).")
-    if not (isinstance(patch_size, int | np.integer) and 1 <= patch_size <= 8):
+    if not (isinstance(patch_size, int | np.integer) and not isinstance(patch_size, bool) and 1 <= patch_size <= 8):
         raise EncoderInputError(f"patch_size is {patch_size!r}; allowed is a whole number from 1 to 8.")
-    if not (isinstance(resolution, int | float | np.number) and np.isfinite(resolution) and resolution > 0):
+    number = isinstance(resolution, int | float | np.number) and not isinstance(resolution, bool)
+    if not (number and np.isfinite(resolution) and resolution > 0):
         raise EncoderInputError(f"resolution is {resolution!r}; it is metres per pixel, above 0 (10 for Sentinel-2).")
 
     names = [m for m in MODALITIES if m in inputs]
@@ -196,15 +208,23 @@ def check(
 
 
 def _cube(modality: str, given: Any) -> Tensor:
+    if isinstance(given, np.ma.MaskedArray):
+        raise EncoderInputError(f"{modality} is a masked array; give its data, and what is not masked in valid.")
     try:
-        cube = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
-    except TypeError as error:
+        cube = given if isinstance(given, Tensor) else torch.as_tensor(_plain(np.asarray(given)))
+    except (TypeError, ValueError) as error:
         raise EncoderInputError(f"{modality} is no numeric array (B, T, C, H, W): {error}.") from error
     if cube.ndim != 5:
         raise EncoderInputError(f"{modality} has shape {tuple(cube.shape)}; expected are five axes (B, T, C, H, W).")
-    if cube.dtype in (torch.bool, torch.complex64, torch.complex128):
+    if cube.dtype not in NUMBERS:
         raise EncoderInputError(f"{modality} holds {cube.dtype}; expected are physical values (integer or float).")
     return cube
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values as torch takes them: native byte order, no negative strides, not read-only (it would warn)."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def _bthw(cube: Tensor) -> tuple[int, int, int, int]:
@@ -214,6 +234,8 @@ def _bthw(cube: Tensor) -> tuple[int, int, int, int]:
 
 def _bands(modality: str, given: Sequence[str] | None, channels: int) -> tuple[str, ...]:
     official = MODALITIES[modality].band_names
+    if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
+        raise EncoderInputError(f"bands of {modality} is {given!r}; expected is a list of names.")
     names = official if given is None else tuple(given)
     if unknown := [b for b in names if b not in official]:
         raise EncoderInputError(f"{modality} has no band '{unknown[0]}'; its bands are {', '.join(official)}.")
@@ -231,7 +253,10 @@ def _valid(modality: str, given: Any, shape: tuple[int, int, int, int]) -> Boole
     b, t, _, _ = shape
     if given is None:
         return np.ones((b, t, 1, 1), dtype=bool)
-    mask = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    try:
+        mask = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    except ValueError as error:
+        raise EncoderInputError(f"valid of {modality} is no array: {error}.") from error
     if mask.dtype != np.bool_ or mask.shape not in ((b, t), shape):
         raise EncoderInputError(
             f"valid of {modality} is {mask.dtype} {mask.shape}; expected are booleans (B, T) = {(b, t)} or "
@@ -241,7 +266,10 @@ def _valid(modality: str, given: Any, shape: tuple[int, int, int, int]) -> Boole
 
 
 def _dates(given: Any, shape: tuple[int, int], valid: Mapping[str, Booleans]) -> NDArray[np.datetime64]:
-    dates = np.asarray(given)
+    try:
+        dates = np.asarray(given)
+    except ValueError as error:
+        raise EncoderInputError(f"dates are no array: {error}.") from error
     if dates.dtype.kind != "M":
         raise EncoderInputError(f"dates hold {dates.dtype}, not dates; expected is datetime64[D] (B, T) = {shape}.")
     if dates.shape != shape:
@@ -259,17 +287,18 @@ def _dates(given: Any, shape: tuple[int, int], valid: Mapping[str, Booleans]) ->
 
 
 def _measured(modality: str, cube: Tensor, valid: Booleans) -> None:
-    """Refuse NaN, infinity and the missing value in valid pixels."""
-    if not cube.is_floating_point() or cube.device.type == "meta":
+    """Refuse NaN, infinity, the missing value and values beyond all measure in valid pixels."""
+    if cube.dtype in UNSIGNED or cube.device.type == "meta":
         return
     low, high = torch.aminmax(cube)  # one pass, in which NaN wins: almost always there is nothing to look for
-    if float(low) > MISSING and math.isfinite(float(high)):
+    if float(low) > MISSING and float(high) < LARGEST:
         return
-    bad = ~torch.isfinite(cube) | (cube == MISSING)
+    bad = ~torch.isfinite(cube) | (cube == MISSING) | (cube.abs() >= LARGEST)
     wrong = bad.cpu().numpy() & valid[:, :, None]
     if wrong.any():
         sample, step, channel, row, col = (int(i) for i in np.argwhere(wrong)[0])
         raise EncoderInputError(
-            f"{modality}: {int(wrong.sum())} values in valid pixels are NaN, infinite or {MISSING:.0f}, the first at "
-            f"sample {sample}, timestep {step}, channel {channel}, row {row}, column {col}; mark such pixels in valid."
+            f"{modality}: {int(wrong.sum())} values in valid pixels are NaN, infinite, huge or {MISSING:.0f}, "
+            f"the first at sample {sample}, timestep {step}, channel {channel}, row {row}, column {col}; "
+            "mark such pixels in valid."
         )

@@ -100,7 +100,7 @@ def show(name: str) -> dict[str, Any]:
         "parameters": entry.parameters,
         "published_parameters": entry.published_parameters,
         "band_sets": {m: [list(bands) for bands in sets] for m, sets in config.band_sets.items()},
-        "patch_sizes": [1, 8],
+        "patch_sizes": "1 to 8",
         "position": "rotary, learned, from days and metres" if config.rope else "added sines",
         "location_tokens": config.location_tokens,
         "hub": f"https://huggingface.co/{entry.hub}",
@@ -118,7 +118,7 @@ def table() -> list[dict[str, Any]]:
             "parameters": entry.parameters,
             "embedding_size": entry.config.embedding_size,
             "depth": entry.config.depth,
-            "tokens per Sentinel-2 timestep": len(entry.config.band_sets["sentinel2_l2a"]),
+            "tokens_per_sentinel2_timestep": len(entry.config.band_sets["sentinel2_l2a"]),
             "cached": entry.cached() is not None,
             "news": entry.news,
         }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models import official
-from olmoearth_core.models.config import EncoderConfig, named
+from olmoearth_core.models.config import EncoderConfig, check_known, named
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.olmoearth import OlmoEarth
 from olmoearth_core.models.origin import OLMOEARTH_LICENCE, OLMOEARTH_RESTRICTIONS, Origin
@@ -67,8 +67,9 @@ def save(encoder: Encoder, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    assert isinstance(encoder, OlmoEarth)
-    description, weights = (folder / name for name in OWN)
+    if not isinstance(encoder, OlmoEarth):
+        raise CheckpointError(f"{encoder.__class__.__name__} cannot be saved in this format; it is OlmoEarth's.")
+    description, weights = (Path(folder) / name for name in OWN)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with whole_file(weights) as partial:
         save_file(state, partial)
@@ -116,6 +117,9 @@ def _own(files: Files) -> OlmoEarth:
         state = load_file(files.weights)
     except SafetensorError as error:
         raise CheckpointError(f"{files.weights} cannot be read: {error}") from error
+    check_known(config, str(files.description))
+    for name, tensor in state.items():
+        official.plain_floats(tensor, f"{files.weights}: {name}")
     return _assemble(config, state, origin, str(files.weights))
 
 
@@ -145,7 +149,7 @@ def _read_pth(path: Path) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or no torch file ({error}). Fetch it again.") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} is no state dict: expected are tensors by name.")
     return state
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models.modalities import MODALITIES
@@ -67,6 +68,30 @@ def band_sets(version: str) -> dict[str, BandSets]:
     if version == "v1":
         return {m.name: m.band_sets for m in MODALITIES.values()}
     return {m.name: (m.band_names,) for m in MODALITIES.values()}
+
+
+def check_known(config: EncoderConfig, where: str) -> None:
+    """Refuse a configuration that is not one of the family's; it may lack modalities.
+
+    Raises:
+        CheckpointError: the first field that differs, what it is and what it should be.
+    """
+    if config.name not in NAMES:
+        raise CheckpointError(
+            f"{where}: describes an encoder '{config.name}' ({config.embedding_size} features, depth {config.depth}, "
+            f"{config.heads} heads), which is none of the family: {', '.join(NAMES)}."
+        )
+    expected = named(config.name)
+    for field in fields(EncoderConfig):
+        found, wanted = getattr(config, field.name), getattr(expected, field.name)
+        if field.name == "band_sets":
+            same = bool(found) and all(wanted.get(modality) == sets for modality, sets in found.items())
+        elif isinstance(wanted, float):
+            same = math.isclose(found, wanted, rel_tol=1e-6)
+        else:
+            same = found == wanted
+        if not same:
+            raise CheckpointError(f"{where}: {field.name} is {found}, but in {config.name} it is {wanted}.")
 
 
 def named(name: str) -> EncoderConfig:

@@ -40,6 +40,11 @@ class Workload:
                 f"window_size {self.window_size}, patch_size {self.patch_size}, timesteps {self.timesteps}: patches of "
                 "1 to 8 pixels must divide the window, and there must be a timestep"
             )
+        if not (self.window_size > 0 and 0 < self.resolution < math.inf and 0 <= self.overlap < 1):
+            raise EncoderInputError(
+                f"window_size {self.window_size}, resolution {self.resolution}, overlap {self.overlap}: a window has "
+                "pixels, a pixel has metres, and windows share less than all of themselves"
+            )
 
     @property
     def stride(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from olmoearth_core.errors import CheckpointError
-from olmoearth_core.models.config import SIZES, BandSets, EncoderConfig
+from olmoearth_core.models.config import SIZES, BandSets, EncoderConfig, check_known
 from olmoearth_core.models.modalities import MODALITIES
 
 IGNORED = {
@@ -41,13 +41,19 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
         CheckpointError: a key is missing, or the configuration is of no version that is known (v1 to v1.3).
     """
     try:
-        given = config["model"]["encoder_config"]
-        width, depth, heads = (int(given[k]) for k in ("embedding_size", "depth", "num_heads"))
-        modalities = [m for m in MODALITIES if m in given["supported_modality_names"]]
-    except (KeyError, TypeError, ValueError) as error:
+        parsed = _parse(config["model"]["encoder_config"], where)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{where}: model.encoder_config has no usable {error}; expected is the config.json of an OlmoEarth encoder."
+            f"{where}: model.encoder_config is not usable ({error.__class__.__name__}: {error}); expected is the "
+            "config.json of an OlmoEarth encoder."
         ) from error
+    check_known(parsed, where)
+    return parsed
+
+
+def _parse(given: Mapping[str, Any], where: str) -> EncoderConfig:
+    width, depth, heads = (int(given[k]) for k in ("embedding_size", "depth", "num_heads"))
+    modalities = [m for m in MODALITIES if m in given["supported_modality_names"]]
 
     def refuse(key: str, allowed: str) -> CheckpointError:
         return CheckpointError(
@@ -155,6 +161,17 @@ def convert(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> d
     return renamed | fused
 
 
+def plain_floats(value: Tensor, what: str) -> Tensor:
+    """`value`, unless it is no dense tensor of floating point numbers.
+
+    Raises:
+        CheckpointError: names `what`.
+    """
+    if value.layout != torch.strided or not value.is_floating_point():
+        raise CheckpointError(f"{what} holds {value.dtype} ({value.layout}); weights are dense floating point numbers.")
+    return value
+
+
 def _rename(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> Iterator[tuple[str, Tensor]]:
     prefix = next(
         (p for p in ("encoder.", "model.encoder.", "module.encoder.") if any(k.startswith(p) for k in state)), ""
@@ -167,6 +184,6 @@ def _rename(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> I
             raise CheckpointError(f"{where}: '{prefix}{key}' is no weight of an OlmoEarth {config.version} encoder.")
         if name.startswith(("tokenizer.embed.", "tokenizer.channel.")) and name.split(".")[2] not in config.band_sets:
             continue  # a map modality: it has weights, but the encoder never saw it
-        value = state[prefix + key]
+        value = plain_floats(state[prefix + key], f"{where}: {prefix}{key}")
         is_kernel = name.startswith("tokenizer.embed.") and value.ndim == 4  # v1: (D, C, 8, 8), applied with stride 8
         yield name, value.flatten(1) if is_kernel else value

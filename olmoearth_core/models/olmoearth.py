@@ -58,10 +58,16 @@ class OlmoEarth(Encoder):
         else:
             rows = torch.as_tensor(layout.dense, device=x.device)
             dense = x.new_zeros(sum(sizes), x.shape[-1]).index_copy(0, rows, x)
-        pooler = self.pooler
+        pooler, inference = self.pooler, torch.is_inference_mode_enabled()
+
+        def read_locations() -> tuple[Tensor, Tensor]:
+            with torch.inference_mode(inference):  # asked for later, perhaps outside of the block
+                out: tuple[Tensor, Tensor] = pooler(x, where, batch, layout)  # type: ignore[misc]
+            return out
+
         return Features(
             tokens={m: t.view(*shapes[m], -1) for m, t in zip(shapes, dense.split(sizes), strict=True)},
             present={m: torch.as_tensor(p, device=x.device) for m, p in layout.present.items()},
             full=layout.full,
-            read_locations=(lambda: pooler(x, where, batch, layout)) if pooler is not None else None,
+            read_locations=read_locations if pooler is not None else None,
         )

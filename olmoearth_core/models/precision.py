@@ -31,6 +31,12 @@ def resolve_device(device: str) -> torch.device:
         place = torch.device(device)
     except RuntimeError as error:
         raise CheckpointError(f"device '{device}' is not known; allowed are auto, cpu, cuda, cuda:0 ...") from error
+    if place.type not in ("cpu", "cuda"):
+        raise CheckpointError(f"device '{device}' is not supported; allowed are auto, cpu, cuda, cuda:0 ...")
+    if place.type == "cuda" and torch.cuda.is_available() and (place.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(
+            f"device '{device}' was asked for; there are {torch.cuda.device_count()} CUDA devices here."
+        )
     if place.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(
             f"device '{device}' was asked for, but torch {torch.__version__} sees no CUDA device here."
@@ -39,7 +45,9 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Choose fp32 or bf16; "auto" is bf16 on a GPU or CPU (AMX, AVX512-BF16) that multiplies it: there it is faster.
+    """Choose fp32 or bf16; "auto" is bf16 on a GPU or CPU (AMX, AVX512-BF16) that multiplies it.
+
+    There the windows of mapping run faster (docs/benchmarks.md); windows of a few tokens may run a little slower.
 
     Raises:
         CheckpointError: `precision` is none of auto, fp32, bf16.
@@ -55,7 +63,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def apply_precision(encoder: E_, precision: str) -> E_:
-    """Convert the weights of `encoder` in place."""
+    """Convert the weights of `encoder` in place, whatever precision they came in."""
+    encoder.float()
     if precision == "bf16":
         for name, module in encoder.named_modules():
             if isinstance(module, nn.Linear) and not name.endswith(".pixel"):

@@ -86,7 +86,7 @@ def _hub(repository: str, source: str) -> Files:
             ) from error
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError, ValueError) as error:
             raise CheckpointError(f"{source}: {file} cannot be fetched: {str(error).splitlines()[0]}") from error
         pinned = path.parent.name  # the cache keeps a snapshot per commit
         return path

@@ -23,10 +23,12 @@ from olmoearth_core.models.modalities import MODALITIES, Modality
 DAYS_BEFORE_MONTH = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 
 CONTRAST = 10.0
-"""Gain of the first layer of a random encoder. 4 makes standard scores of globally normalised values (mean +- 2 std lie
-at 0 and 1); a region varies less than the globe. Measured on the
-simulated region (six timesteps, learning rate 1e-3): with 1 the loss stays at chance for 300 steps, with 4 and 10 it
-falls at once, with 10 fastest. Reservoir, 12 epochs at 1e-3: IoU 0.927 on the day never seen."""
+"""Gain of the first layer of a random encoder.
+
+4 makes standard scores of globally normalised values (mean +- 2 std lie at 0 and 1); a region varies less than the
+globe. Measured on the simulated region (six timesteps, learning rate 1e-3): with 1 the loss stays at chance for 300
+steps, with 4 and 10 it falls at once, with 10 fastest.
+"""
 
 
 class PatchEmbedding(nn.Module):

@@ -250,6 +250,62 @@ def test_a_config_that_names_an_unknown_band_is_refused(folder: Path) -> None:
         load_encoder(str(folder))
 
 
+UNLIKE = {
+    "one band set in a v1": {"use_linear_patch_embed": False, "patch_embed_hidden_sizes": []},
+    "three band sets in a v1.1": {"tokenization_config": None},
+    "fewer bands": {"tokenization_config": {"overrides": {S2: {"band_groups": [["B02"]]}}}},
+    "no modality": {"supported_modality_names": []},
+    "no heads": {"num_heads": 0},
+    "negative depth": {"depth": -1},
+    "an unknown size": {"embedding_size": 130},
+    "a ratio that is no number": {"mlp_ratio": float("nan")},
+    "a ratio that is none": {"mlp_ratio": None},
+    "a ratio in words": {"mlp_ratio": "x"},
+    "hidden size as a number": {"patch_embed_hidden_sizes": 12},
+    "hidden size in words": {"patch_embed_hidden_sizes": ["a"]},
+    "band groups as a number": {"tokenization_config": {"overrides": {S2: {"band_groups": 5}}}},
+    "band groups left out": {"tokenization_config": {"overrides": {S2: {}}}},
+    "a pooler in words": {"attention_pooler_config": "yes"},
+}
+
+
+@pytest.mark.parametrize("options", UNLIKE.values(), ids=UNLIKE)
+def test_a_config_that_no_published_encoder_has_is_refused(folder: Path, options: dict[str, Any]) -> None:
+    change_config(folder, **options)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_encoder(str(folder))
+
+
+def test_an_own_card_that_no_encoder_has_is_refused(tmp_path: Path) -> None:
+    save_encoder(build_encoder("v1.1-nano"), tmp_path)
+    card = json.loads((tmp_path / "encoder.json").read_text())
+    for change, message in (({"name": "v9-nano"}, "none of the family"), ({"heads": 4}, "heads is 4, but in v1.1")):
+        (tmp_path / "encoder.json").write_text(json.dumps({**card, "config": {**card["config"], **change}}))
+        with pytest.raises(CheckpointError, match=message):
+            load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_fp32(folder: Path, dtype: torch.dtype) -> None:
+    exact = pooled(load_encoder(str(folder), precision="fp32"))  # now: the weights are mapped, not read
+    change_weights(folder, lambda s: {k: v.to(dtype) if v.is_floating_point() else v for k, v in s.items()})
+    loaded = load_encoder(str(folder), precision="fp32")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.allclose(pooled(loaded), exact, atol=0.1)
+
+
+def test_weights_that_are_no_dense_floats_are_refused(folder: Path) -> None:
+    for spoil, found in (
+        (lambda v: v.to(torch.int64), "int64"),
+        (lambda v: v.to_sparse(), "sparse"),
+    ):
+        before = (folder / "weights.pth").read_bytes()
+        change_weights(folder, lambda s, spoil=spoil: s | {"encoder.norm.weight": spoil(s["encoder.norm.weight"])})
+        with pytest.raises(CheckpointError, match=rf"encoder.norm.weight holds .*{found}"):
+            load_encoder(str(folder))
+        (folder / "weights.pth").write_bytes(before)
+
+
 def test_own_files_that_changed_are_refused(tmp_path: Path) -> None:
     save_encoder(build_encoder("v1.1-nano"), tmp_path)
     weights = tmp_path / "encoder.safetensors"
@@ -269,13 +325,17 @@ def test_an_own_card_of_another_format_is_refused(tmp_path: Path) -> None:
             load_encoder(str(tmp_path))
 
 
-@pytest.mark.parametrize("source", ["/no/such/folder", "v1.1-huge", "hf://only-one-part", "hf://a/b/c"])
+@pytest.mark.parametrize(
+    "source", ["/no/such/folder", "v1.1-huge", "hf://only-one-part", "hf://a/b/c", "hf://.a/b", "hf://a--b/..c"]
+)
 def test_sources_that_are_none_are_refused(source: str) -> None:
     with pytest.raises(CheckpointError, match=source):
         load_encoder(source)
 
 
-@pytest.mark.parametrize(("option", "value"), [("precision", "int8"), ("device", "abacus")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("precision", "int8"), ("device", "abacus"), ("device", "meta"), ("device", "mps")]
+)
 def test_unknown_precision_and_device_are_refused(published: Path, option: str, value: str) -> None:
     with pytest.raises(CheckpointError, match=value):
         load_encoder(str(published), **{option: value})

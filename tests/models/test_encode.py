@@ -300,8 +300,21 @@ BAD = {
     "mask of another shape": (broken(valid={S2: np.ones((2, 3, 8, 8), bool)}), r"bool \(2, 3, 8, 8\)"),
     "unequal shapes": (broken(inputs=cubes((S2,), 2, 3, 16, 16) | cubes((S1,), 2, 3, 8, 8)), "share"),
     "NaN": (broken(inputs=with_value(np.nan)), "sample 1, timestep 2, channel 5, row 3, column 4"),
-    "infinity": (broken(inputs=with_value(np.inf)), "NaN, infinite or -99999"),
-    "the missing value": (broken(inputs=with_value(-99999)), "NaN, infinite or -99999"),
+    "infinity": (broken(inputs=with_value(np.inf)), "NaN, infinite, huge or -99999"),
+    "the missing value": (broken(inputs=with_value(-99999)), "NaN, infinite, huge or -99999"),
+    "the missing value among integers": (
+        broken(inputs={S2: np.asarray(with_value(-99999)[S2]).astype(np.int32)}), "NaN, infinite, huge or -99999"
+    ),
+    "a number beyond all measure": (broken(inputs={S2: np.asarray(with_value(1e30)[S2], np.float64)}), "huge"),
+    "patch size True": (broken(patch_size=True), "patch_size is True"),
+    "resolution True": (broken(resolution=True), "resolution is True"),
+    "inputs that are no dict": (broken(inputs=np.zeros((2, 3, 12, 16, 16))), "inputs is ndarray"),
+    "mask that is no dict": (broken(valid=np.ones((2, 3), bool)), "valid is ndarray"),
+    "bands that are no list": (broken(bands={S2: 5}), "bands of sentinel2_l2a is 5"),
+    "ragged lists": (broken(inputs={S2: [[1.0], [1.0, 2.0]]}), "no numeric array"),
+    "ragged dates": (broken(dates=[["2024-01-01"], []]), "dates"),
+    "a masked array": (broken(inputs={S2: np.ma.masked_less(np.ones((2, 3, 12, 16, 16)), 2)}), "is a masked array"),
+    "complex numbers": (broken(inputs={S2: np.ones((2, 3, 12, 16, 16), np.complex64)}), "holds torch.complex64"),
 }  # fmt: skip
 
 
@@ -316,6 +329,26 @@ def test_bad_input_is_refused_by_name_before_anything_is_computed(
             nano.encode(inputs, dates, valid, **given)
     finally:
         given.update(inputs=inputs, dates=dates, valid=valid)
+
+
+def test_arrays_of_any_layout_give_the_same(nano: Encoder) -> None:
+    given = good()
+    cube = np.asarray(given["inputs"][S2])
+    expected = encode(nano, {S2: cube}, given["dates"]).map()
+    frozen = cube.copy()
+    frozen.flags.writeable = False
+    reversed_twice = cube[:, ::-1].copy()[:, ::-1]
+    for same in (frozen, reversed_twice, cube.astype(cube.dtype.newbyteorder(">"))):
+        assert torch.equal(encode(nano, {S2: same}, given["dates"]).map(), expected)
+
+
+def test_locations_may_be_asked_for_after_the_block_that_encoded() -> None:
+    encoder = build_encoder("v1.3-base", seed=0)
+    inputs, dates = cubes((S2,), 1, 1, 8, 8), days(1, 1)
+    with torch.inference_mode():
+        features = encoder.encode(inputs, dates, patch_size=8)
+        inside = encoder.encode(inputs, dates, patch_size=8).locations
+    assert torch.equal(features.locations, inside)
 
 
 def test_good_input_is_good(nano: Encoder) -> None:

@@ -31,9 +31,12 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(
 
 
 def test_the_precision_is_resolved_once_and_recorded(tmp_path: Path) -> None:
-    save_encoder(build_encoder("v1.1-nano"), tmp_path)
-    assert load_encoder(str(tmp_path), precision="bf16").precision == "bf16"
-    assert load_encoder(str(tmp_path), precision="fp32").precision == "fp32"
+    for saved in ("fp32", "bf16"):
+        save_encoder(apply_precision(build_encoder("v1.1-nano"), saved), tmp_path)
+        for asked, dtypes in (("fp32", {torch.float32}), ("bf16", {torch.float32, torch.bfloat16})):
+            loaded = load_encoder(str(tmp_path), precision=asked)
+            assert loaded.precision == asked
+            assert {parameter.dtype for parameter in loaded.parameters()} == dtypes
     assert load_encoder(str(tmp_path)).precision == resolve_precision("auto", torch.empty(0).device)
 
 
