@@ -106,11 +106,13 @@ def refresh(project: Project, progress: Progress) -> None:
     The old scene lists stay where it does not answer.
 
     Raises:
+        BusyError: another run is at work on the project.
         CatalogueError: the catalogue is missing, does not answer, or has nothing for the place.
     """
     from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
 
-    freeze_label_scenes(project, progress, refresh=True)
-    freeze_map_scenes(project, progress, refresh=True)
-    for folder in forget_failures(project):
-        progress.note(f"{folder} was made without assets that could not be read: it is made again.")
+    with core.project_lock(project):  # another run may be reading what is forgotten here
+        freeze_label_scenes(project, progress, refresh=True)
+        freeze_map_scenes(project, progress, refresh=True)
+        for folder in forget_failures(project):
+            progress.note(f"{folder} was made without assets that could not be read: it is made again.")

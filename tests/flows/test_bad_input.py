@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,20 @@ def test_a_file_that_is_no_map(tmp_path: Path, olmoearth: Run) -> None:
 
 
 def test_an_unreadable_asset_costs_an_observation_not_the_run(tmp_path: Path, world: Path, olmoearth: Run) -> None:
-    import shutil
-
     project = make_project(tmp_path / "fields", world)
     (project / "world").unlink()
     shutil.copytree(world, project / "world")
     victim = sorted((project / "world").rglob("B04.tif"))[5]
-    victim.write_bytes(victim.read_bytes()[:2000])
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:2000])
     export = olmoearth("export", project, "--json")
     assert export.code == 0, export.err
     assert [failed["scene"] for failed in export.json["summary"]["failed_assets"]] == [victim.parent.name]
     assert olmoearth("preprocess", project).code == 0
+
+    victim.write_bytes(whole)  # mended: it is told how to get it, and got when asked for
+    assert "try --refresh" in olmoearth("export", project).err
+    refreshed = olmoearth("export", project, "--refresh", "--json")
+    assert refreshed.code == 0, refreshed.err
+    assert refreshed.json["skipped"] is False
+    assert refreshed.json["summary"]["failed_assets"] == []
