@@ -36,7 +36,7 @@ def main(catalogue: Path) -> None:
     scenes = search(query, catalogue.parent, Silent())
     bands = available_bands(scenes, "sentinel2_l2a")
     steps = [Timestep(s.date, s.date + timedelta(days=1)) for s in scenes.scenes]
-    with rasterio.open(scenes.address(scenes.scenes[0].assets[bands[0]])) as first:
+    with rasterio.open(scenes.address(scenes.scenes[0], scenes.scenes[0].assets[bands[0]])) as first:
         area = Grid(f"EPSG:{first.crs.to_epsg()}", first.transform.a).around(tuple(first.bounds))
 
     for size, count in ((32, 24), (64, 24), (256, 8)):
@@ -87,7 +87,7 @@ def _reads(scenes: SceneList, bands: tuple[str, ...], boxes: list[PixelBox]) -> 
     for box in boxes:
         for scene in scenes.scenes:
             for band in bands:
-                yield scenes.address(scene.assets[band]), box
+                yield scenes.address(scene, scene.assets[band]), box
 
 
 def _read(file: rasterio.DatasetReader, box: PixelBox) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, ValidationError, model_validator
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.framing import Framing
@@ -30,6 +30,23 @@ def _distinct(values: list[str]) -> list[str]:
     if doubled := sorted({value for value in values if values.count(value) > 1}):
         raise ValueError(f"{', '.join(doubled)} stands more than once")
     return values
+
+
+def _catalogue(value: Any) -> str | dict[str, str]:
+    names = value.values() if isinstance(value, dict) and value else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"expected the name, URL or path of a catalogue, or one for each modality, found {value!r}; "
+            "an example is {sentinel2_l2a: earth-search}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _collections(value: Any) -> list[str] | dict[str, list[str]]:
+    lists = value.values() if isinstance(value, dict) else [value]
+    if not all(isinstance(ids, list) and all(isinstance(name, str) and name for name in ids) for ids in lists):
+        raise ValueError(f"expected a list of collections, or such a list for each modality, found {value!r}")
+    return value  # type: ignore[no-any-return]
 
 
 def _cron(value: str) -> str:
@@ -93,10 +110,12 @@ class LabelsConfig(Section):
 class ImageryConfig(Section):
     """Which imagery, and how it is framed in time."""
 
-    catalogue: str = Field(min_length=1)
-    """URL of a STAC API, or URL or path (relative to the project folder) of a static catalogue's JSON file."""
-    collections: list[str] = Field(default_factory=list)
-    """Collections to search; empty means the modality's usual one on an API, every one in a static catalogue."""
+    catalogue: Annotated[str | dict[str, str], PlainValidator(_catalogue)]
+    """A known catalogue (imagery/presets.py), URL of a STAC API, or URL or path (relative to the project folder) of a
+    static catalogue's JSON file; or one of them for each modality."""
+    collections: Annotated[list[str] | dict[str, list[str]], PlainValidator(_collections)] = Field(default_factory=list)
+    """Collections to search, or a list of them for each modality; empty means the modality's usual one on an API,
+    every one in a static catalogue."""
     modalities: list[Literal["sentinel2_l2a"]] = Field(["sentinel2_l2a"], min_length=1)
     resolution: float = Field(10.0, ge=0.1, le=1000)
     """Edge of a grid pixel in metres."""
@@ -106,6 +125,25 @@ class ImageryConfig(Section):
     max_cloud_cover: float = Field(90.0, ge=0, le=100)
     """Scenes with more cloud than this (per cent, eo:cloud_cover) are not used."""
     composite: Literal["least_cloudy", "median"] = "least_cloudy"
+
+    @model_validator(mode="after")
+    def _a_catalogue_each(self) -> ImageryConfig:
+        for key in ("catalogue", "collections"):
+            named = getattr(self, key)
+            if not isinstance(named, dict):
+                continue
+            if strange := [name for name in named if name not in self.modalities]:
+                raise ValueError(
+                    f"{key} names '{strange[0]}', which imagery.modalities does not ask for "
+                    f"({', '.join(self.modalities)})"
+                )
+            if key == "catalogue" and (left := [name for name in self.modalities if name not in named]):
+                raise ValueError(f"catalogue names none for the modality '{left[0]}'; give each its own")
+        return self
+
+    def catalogue_for(self, modality: str) -> str:
+        """The catalogue of a modality, as it is named here."""
+        return self.catalogue if isinstance(self.catalogue, str) else self.catalogue[modality]
 
 
 class SplitConfig(Section):

@@ -25,8 +25,6 @@ SCENES = "scenes.json"
 class Facts:
     """Column values by table; empty where the stage makes no such thing."""
 
-    catalogue: str = ""
-    """Where the scenes are from."""
     dvc_hash: str | None = None
     scenes: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +46,6 @@ def gather(
             return Facts(dvc_hash=dvc_hash or content_hash(result.folder))
         case "preprocess":
             return Facts(
-                catalogue=_catalogue(project),
                 dvc_hash=dvc_hash or content_hash(result.folder),
                 scenes=_scenes(project, project.root / "data/export"),
             )
@@ -89,7 +86,6 @@ def _map(project: Project, result: StageResult) -> Facts:
         for name, output in result.manifest.outputs.items()
     ]
     return Facts(
-        catalogue=_catalogue(project),
         scenes=_scenes(project, tiles.folder),
         products=products,
         tiles=[
@@ -103,10 +99,10 @@ def _map(project: Project, result: StageResult) -> Facts:
 def _scenes(project: Project, folder: Path) -> list[dict[str, Any]]:
     """The scenes of the list that a stage left among its outputs, by modality and name."""
     listed = read_scenes(folder / SCENES, folder).scenes
-    catalogue = _catalogue(project)
+    catalogues = {modality: _catalogue(project, modality) for modality in {scene.modality for scene in listed}}
     return [
         {
-            "catalogue": catalogue,
+            "catalogue": catalogues[scene.modality],
             "modality": scene.modality,
             "name": scene.id,
             "acquired": scene.datetime,
@@ -116,9 +112,9 @@ def _scenes(project: Project, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _catalogue(project: Project) -> str:
-    """What tells this catalogue from others: its URL, a file's absolute path, or a preset's name."""
-    where = project.config.imagery.catalogue
+def _catalogue(project: Project, modality: str) -> str:
+    """What tells the catalogue of a modality from others: its URL, a file's absolute path, or a preset's name."""
+    where = project.config.imagery.catalogue_for(modality)
     return str(project.path(where).resolve()) if project.path(where).exists() else where
 
 

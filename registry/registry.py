@@ -259,11 +259,9 @@ def _id_of(session: Session, table: Any, project_id: int, digest: str) -> int | 
 def _link_scenes(session: Session, table: type[schema.Base], column: str, owner: int, facts: Facts) -> None:
     add_missing(session, schema.Scene, facts.scenes)
     names = [scene["name"] for scene in facts.scenes]
+    wanted = {(scene["catalogue"], scene["modality"], scene["name"]) for scene in facts.scenes}
     for start in range(0, len(names), 500):
         some: Sequence[str] = names[start : start + 500]
-        found = session.scalars(
-            select(schema.Scene).where(schema.Scene.catalogue == facts.catalogue, schema.Scene.name.in_(some))
-        )
-        wanted = {(scene["modality"], scene["name"]) for scene in facts.scenes}
-        links = [{column: owner, "scene_id": s.id} for s in found if (s.modality, s.name) in wanted]
+        found = session.scalars(select(schema.Scene).where(schema.Scene.name.in_(some)))
+        links = [{column: owner, "scene_id": s.id} for s in found if (s.catalogue, s.modality, s.name) in wanted]
         add_missing(session, table, links)

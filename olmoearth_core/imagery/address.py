@@ -13,6 +13,22 @@ def is_url(address: str) -> bool:
     return "://" in address
 
 
+class Address(str):
+    """Where an asset is read: a path or a URL, and what its server wants. Never frozen, never shown with a token."""
+
+    __slots__ = ("requester_pays", "token_url")
+    requester_pays: bool
+    """Whether the bucket has the reader pay."""
+    token_url: str
+    """Where the token is given that the address has to carry; empty where none is needed."""
+
+    def __new__(cls, place: str, *, token_url: str = "", requester_pays: bool = False) -> Address:
+        """`place` as it is, or as the text of an Address that already says more."""
+        address = super().__new__(cls, place)
+        address.token_url, address.requester_pays = token_url, requester_pays
+        return address
+
+
 def join(file: str, href: str) -> str:
     """`href` as it stands in `file`, made absolute: a URL or a path is kept, the rest starts at the file's folder."""
     if is_url(href):

@@ -18,10 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import CatalogueError
 from olmoearth_core.imagery.address import is_url, join
+from olmoearth_core.imagery.presets import locate
 from olmoearth_core.progress import Progress
-
-PRESETS = {"earth-search": "https://earth-search.aws.element84.com/v1"}
-"""STAC APIs by name. All of them must serve their assets without signing."""
 
 TIMEOUT = 30.0
 """Seconds a server may take for one answer."""
@@ -44,7 +42,7 @@ class Catalogue:
     """A catalogue as project.yaml names it.
 
     Args:
-        name: a preset's name, a URL, or a path.
+        name: a preset's name, a URL, or a path (`presets.locate`).
         root: the folder that a path starts from.
 
     Raises:
@@ -158,12 +156,6 @@ class Catalogue:
         except (OSError, STACError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
             detail = f"{type(error).__name__}: {_one_line(error)}"
             raise CatalogueError(f"{href}: cannot be read as a STAC catalogue ({detail}). {hint}") from error
-
-
-def locate(name: str, root: Path) -> str:
-    """A catalogue's name in project.yaml -> the URL, or the absolute path."""
-    name = PRESETS.get(name, name)
-    return name if is_url(name) else join(str(root / "project.yaml"), str(Path(name).expanduser()))
 
 
 def _read_text(href: str) -> str:

@@ -138,7 +138,7 @@ class _Observer:
 
     def _sample(self, scene: Scene, asset: str, href: str, method: Method) -> Pixels | None:
         """One asset on the box (H, W); None where it does not touch it."""
-        address = self.scenes.address(href)
+        address = self.scenes.address(scene, href)
         try:
             header = self.reader.header(address)
             how = self._plan(header.grid, method)

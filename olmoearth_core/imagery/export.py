@@ -123,7 +123,9 @@ def _copy_all(run: StageRun, scenes: SceneList, assets: Sequence[_Asset]) -> tup
         run.progress.bar("copy assets", len(assets)) as advance,
     ):
         futures = {
-            pool.submit(_copy, scenes.address(asset.href), run.out / asset.file, asset, reader, needs): asset
+            pool.submit(
+                _copy, scenes.address(asset.scene, asset.href), run.out / asset.file, asset, reader, needs
+            ): asset
             for asset in assets
         }
         try:
@@ -210,12 +212,12 @@ def _kept_scenes(scenes: SceneList, copied: set[tuple[str, str]]) -> tuple[Scene
 def _nothing_left(scenes: SceneList, assets: Sequence[_Asset], failures: Sequence[Failure]) -> str:
     if failures:
         return (
-            f"{scenes.catalogue}: nothing can be read of {len(scenes.scenes)} scenes. The first of "
+            f"{scenes.names}: nothing can be read of {len(scenes.scenes)} scenes. The first of "
             f"{len(failures)} assets that failed: {failures[0].scene} {failures[0].asset}: {failures[0].reason}"
         )
     dated = len({asset.scene.id for asset in assets})
     return (
-        f"{scenes.catalogue}: the windows around the labels lie outside all {len(scenes.scenes)} scenes "
+        f"{scenes.names}: the windows around the labels lie outside all {len(scenes.scenes)} scenes "
         f"({dated} of them near a window in its time). Check labels and imagery.framing in project.yaml."
     )
 

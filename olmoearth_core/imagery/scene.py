@@ -9,16 +9,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.framing import Timestep
-from olmoearth_core.imagery.address import is_url, join
-from olmoearth_core.imagery.catalogue import locate
+from olmoearth_core.imagery.address import Address, is_url, join
 from olmoearth_core.imagery.modality import get_modality
+from olmoearth_core.imagery.presets import Named, catalogue_of, locate, preset_of, wants_token
 from olmoearth_core.store import write_json
 
 SCHEMA_VERSION = 1
@@ -45,6 +44,9 @@ class Scene:
     """Which metadata decided `offset`."""
     bbox: tuple[float, float, float, float]
     """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
+    acquisition: str = ""
+    """Scenes of one acquisition are parts of one look at the ground (neighbouring tiles of one overpass): where they
+    overlap, a pixel was observed once. Empty for a scene that is alone (older lists do not say)."""
 
     @property
     def date(self) -> dt.date:
@@ -76,6 +78,7 @@ class Scene:
             "offset": self.offset,
             "offset_reason": self.offset_reason,
             "bbox": list(self.bbox),
+            **({"acquisition": self.acquisition} if self.acquisition else {}),
         }
 
     @classmethod
@@ -94,6 +97,7 @@ class Scene:
             offset=int(value["offset"]),
             offset_reason=str(value["offset_reason"]),
             bbox=(west, south, east, north),
+            acquisition=str(value.get("acquisition", "")),
         )
 
 
@@ -101,28 +105,43 @@ class Scene:
 class SceneList:
     """The scenes that one search found, and where their assets are."""
 
-    catalogue: str
-    """As in project.yaml: a preset's name, a URL, or a path relative to `root`."""
+    catalogue: Named
+    """As in project.yaml: a preset's name, a URL, or a path relative to `root`; or one of them a modality."""
     query: Mapping[str, Any]
     """What was asked for; JSON values."""
     scenes: tuple[Scene, ...]
     """Ordered by date, then name."""
     root: Path
     """What a `catalogue` that is a path is relative to: the project folder, or the export folder. Not in the file."""
+    _places: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def address(self, href: str) -> str:
-        """Where to read an asset: a URL, or an absolute path."""
-        return href if is_url(href) else join(self._file, href)
+    def address(self, scene: Scene, href: str) -> Address | str:
+        """Where to read an asset of `scene`: a URL, or an absolute path."""
+        name, file = self._catalogues(scene.modality)
+        place = href if is_url(href) else join(file, href)
+        if not is_url(place):
+            return place
+        preset = preset_of(name)
+        token = f"{preset.token_url}/{scene.collection}" if wants_token(preset, place, file) else ""
+        return Address(place, token_url=token, requester_pays=preset.requester_pays)
 
-    @cached_property
-    def _file(self) -> str:
-        return locate(self.catalogue, self.root)
+    def _catalogues(self, modality: str) -> tuple[str, str]:
+        """The name and the place of the catalogue of a modality."""
+        if modality not in self._places:
+            name = catalogue_of(self.catalogue, modality)
+            self._places[modality] = name, locate(name, self.root)
+        return self._places[modality]
+
+    @property
+    def names(self) -> str:
+        """The catalogues' names, for a message."""
+        return self.catalogue if isinstance(self.catalogue, str) else ", ".join(dict.fromkeys(self.catalogue.values()))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: equal lists give equal JSON."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "catalogue": self.catalogue,
+            "catalogue": self.catalogue if isinstance(self.catalogue, str) else dict(self.catalogue),
             "query": dict(self.query),
             "scenes": [scene.to_json() for scene in self.scenes],
         }
@@ -150,7 +169,9 @@ def read_scenes(path: Path, root: Path) -> SceneList:
                 "Remove the file; the next run searches again."
             )
         scenes = tuple(Scene.from_json(scene) for scene in value["scenes"])
-        return SceneList(str(value["catalogue"]), value["query"], scenes, root)
+        catalogue = value["catalogue"]
+        named = {str(k): str(v) for k, v in catalogue.items()} if isinstance(catalogue, dict) else str(catalogue)
+        return SceneList(named, value["query"], scenes, root)
     except FileNotFoundError:
         raise CatalogueError(f"{path}: no such scene list; run the stage again to search the catalogue") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from olmoearth_core.imagery.address import join, relative
 from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
 from olmoearth_core.imagery.harmonise import sentinel2_offset
 from olmoearth_core.imagery.modality import Modality, get_modality
+from olmoearth_core.imagery.presets import Named, catalogue_of
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
@@ -38,8 +39,9 @@ MAX_CELLS = 64
 class Query:
     """What is searched. Equal queries have equal files."""
 
-    catalogue: str
-    collections: tuple[str, ...]
+    catalogue: Named
+    collections: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+    """Ids; for each modality where a mapping. Empty for a modality's usual one (API) or all (static catalogue)."""
     modalities: tuple[str, ...]
     area: BaseGeometry
     """In degrees."""
@@ -47,11 +49,22 @@ class Query:
     """[start, end), in order, none touching another."""
     max_cloud_cover: float
 
+    def collections_of(self, modality: str) -> tuple[str, ...]:
+        """The collections that `modality` is searched in."""
+        return self.collections.get(modality, ()) if isinstance(self.collections, Mapping) else self.collections
+
+    @property
+    def names(self) -> str:
+        """The catalogues' names, for a message."""
+        return self.catalogue if isinstance(self.catalogue, str) else ", ".join(dict.fromkeys(self.catalogue.values()))
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return {
-            "catalogue": self.catalogue,
-            "collections": list(self.collections),
+            "catalogue": self.catalogue if isinstance(self.catalogue, str) else dict(self.catalogue),
+            "collections": {name: list(ids) for name, ids in self.collections.items()}
+            if isinstance(self.collections, Mapping)
+            else list(self.collections),
             "modalities": list(self.modalities),
             "area": json.loads(shapely.to_geojson(self.area)),
             "spans": [[start.isoformat(), end.isoformat()] for start, end in self.spans],
@@ -106,7 +119,9 @@ def _freeze(
     imagery = project.config.imagery
     query = Query(
         catalogue=imagery.catalogue,
-        collections=tuple(imagery.collections),
+        collections=tuple(imagery.collections)
+        if isinstance(imagery.collections, list)
+        else {name: tuple(ids) for name, ids in imagery.collections.items()},
         modalities=tuple(imagery.modalities),
         area=search_area(areas),
         spans=merge_spans(step for date in dates for step in imagery.framing.spans(date)),
@@ -131,15 +146,16 @@ def search(query: Query, root: Path, progress: Progress) -> SceneList:
     Raises:
         CatalogueError: the catalogue cannot be read, or has no such scene.
     """
-    catalogue = Catalogue(query.catalogue, root)
+    opened: dict[str, Catalogue] = {}
     items = {}
     for name in query.modalities:
-        modality = get_modality(name)
+        modality, where = get_modality(name), catalogue_of(query.catalogue, name)
+        catalogue = opened[where] = opened.get(where) or Catalogue(where, root)
         default = (modality.collection,) if catalogue.is_api else ()
-        for found in catalogue.items(query.area, query.spans, query.collections or default, progress):
-            items[name, found.item["id"]] = (found, modality)
+        for found in catalogue.items(query.area, query.spans, query.collections_of(name) or default, progress):
+            items[name, found.item["id"]] = (found, modality, catalogue)
     scenes, left = [], _Counts(items=len(items))
-    for found, modality in items.values():
+    for found, modality, catalogue in items.values():
         if (scene := make_scene(found, modality, catalogue)) is None:
             left.of_modality += 1
         elif not shapely.geometry.shape(found.item["geometry"]).intersects(query.area):
@@ -176,7 +192,7 @@ class _Counts:
         }
         told = "; ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         return (
-            f"{query.catalogue}: no scene for this area and time, of {self.items} items"
+            f"{query.names}: no scene for this area and time, of {self.items} items"
             f"{': ' + told if told else ''}. Check the area, the dates and framing, and imagery in project.yaml."
         )
 

@@ -52,7 +52,7 @@ def test_scenes_on_s3_compose_as_in_a_folder(tmp_path: Path, store: None) -> Non
     for path in tmp_path.rglob("*.*"):
         client.upload_file(str(path), "imagery", f"x/{path.relative_to(tmp_path).as_posix()}")
     remote = find("s3://imagery/x/catalog.json")
-    assert remote.address(remote.scenes[0].assets["B02"]) == "s3://imagery/x/a/B02.tif"
+    assert remote.address(remote.scenes[0], remote.scenes[0].assets["B02"]) == "s3://imagery/x/a/B02.tif"
     area = Grid("EPSG:32631").around((LEFT + 100, TOP - 500, LEFT + 500, TOP - 100))
     may = [Timestep(date(2024, 5, 1), date(2024, 6, 1))]
     with AssetReader() as reader:

@@ -66,7 +66,7 @@ def test_a_missing_list_is_told(tmp_path: Path) -> None:
 )
 def test_addresses_start_at_the_catalogue(catalogue: str, href: str, expected: str) -> None:
     scenes = SceneList(catalogue, {}, (), Path("/project"))
-    assert scenes.address(href) == expected
+    assert scenes.address(SCENE, href) == expected
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_scenes_are_found_by_place_time_and_cloud(tmp_path: Path) -> None:
     assert good.mask == "good/SCL.tif"
     assert (good.offset, good.collection) == (1000, "test")
     assert found.scenes[0].cloud_cover is None
-    assert Path(found.address(good.assets["B02"])) == tmp_path / "good" / "B02.tif"
+    assert Path(found.address(good, good.assets["B02"])) == tmp_path / "good" / "B02.tif"
     assert shape(mapping(AREA)).intersects(box(*good.bbox))
 
 
@@ -245,7 +245,7 @@ def test_an_api_is_searched_with_its_pages_and_addresses_kept() -> None:
     with serve(_Site(items=items, faults=1)) as site:
         found = find(f"{site.url}/api/", spans=(MAY, (date(2024, 7, 1), date(2024, 7, 2))))
     assert [scene.id for scene in found.scenes] == ["a", "b", "c"]
-    assert found.address(found.scenes[0].assets["B02"]) == "https://cogs.example.org/a/B02.tif"
+    assert found.address(found.scenes[0], found.scenes[0].assets["B02"]) == "https://cogs.example.org/a/B02.tif"
     first = site.searches[0]
     assert first["collections"] == ["sentinel-2-l2a"]
     assert first["datetime"] == "2024-05-01T00:00:00Z/2024-05-31T23:59:59Z"
@@ -267,7 +267,7 @@ def test_a_static_catalogue_over_http(tmp_path: Path) -> None:
     with serve(_Site(pages)) as site:
         found = find(f"{site.url}/x/catalog.json")
         assert found.scenes[0].assets["B02"] == "a/B02.tif"
-        assert found.address("a/B02.tif") == f"{site.url}/x/a/B02.tif"
+        assert found.address(found.scenes[0], "a/B02.tif") == f"{site.url}/x/a/B02.tif"
         with pytest.raises(CatalogueError, match="HTTP status 404"):
             find(f"{site.url}/y/catalog.json")
 
