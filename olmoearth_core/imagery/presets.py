@@ -1,0 +1,76 @@
+"""Catalogues that are known by name, and what their servers want of those who read there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from olmoearth_core.imagery.address import is_url, join
+
+Named = str | Mapping[str, str]
+"""`imagery.catalogue` of project.yaml: one name for all modalities, or a name for each."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One known catalogue."""
+
+    url: str
+    """Of its STAC API."""
+    token_url: str = ""
+    """Where a token to read the assets of a collection is given, below this address; empty where none is needed."""
+    token_hosts: str = ""
+    """How the names of the hosts end that want such a token. No other host is ever shown one."""
+    requester_pays: bool = False
+    """Whether its buckets have the reader pay, who must therefore be known to AWS."""
+    prefers: str = ""
+    """Which of an asset's `alternate` addresses to take; empty for the asset's own."""
+
+
+PRESETS: Mapping[str, Preset] = {
+    "earth-search": Preset("https://earth-search.aws.element84.com/v1"),
+    "planetary-computer": Preset(
+        "https://planetarycomputer.microsoft.com/api/stac/v1",
+        token_url="https://planetarycomputer.microsoft.com/api/sas/v1/token",
+        token_hosts=".blob.core.windows.net",
+    ),
+    # its https addresses ask a person to log in; the same files lie in a bucket
+    "usgs": Preset("https://landsatlook.usgs.gov/stac-server", requester_pays=True, prefers="s3"),
+}
+OWN = Preset("")
+"""A catalogue that is named by its URL or path."""
+
+
+def preset_of(name: str) -> Preset:
+    """What is known of a catalogue as project.yaml names it."""
+    return PRESETS.get(name.partition("@")[0], OWN)
+
+
+def catalogue_of(named: Named, modality: str) -> str:
+    """The name of the catalogue that `modality` is searched in."""
+    return named if isinstance(named, str) else named[modality]
+
+
+def locate(name: str, root: Path) -> str:
+    """A catalogue's name in project.yaml -> the URL, or the absolute path.
+
+    Args:
+        name: a preset's name, a preset at another address (`planetary-computer@https://mirror.example/stac`: the same
+            rules elsewhere), a URL, or a path.
+        root: the folder that a path starts from.
+    """
+    preset, at, elsewhere = name.partition("@")
+    if preset in PRESETS:
+        return elsewhere if at else PRESETS[preset].url
+    return name if is_url(name) else join(str(root / "project.yaml"), str(Path(name).expanduser()))
+
+
+def wants_token(preset: Preset, address: str, catalogue: str) -> bool:
+    """Whether the host of `address` is one that `preset` gives tokens for (or the catalogue's own, for a mirror)."""
+    place = urlsplit(address)
+    if not preset.token_url or place.scheme not in ("http", "https"):
+        return False
+    own = catalogue != preset.url and place.hostname == urlsplit(catalogue).hostname
+    return own or str(place.hostname).endswith(preset.token_hosts)
