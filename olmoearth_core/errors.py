@@ -24,6 +24,10 @@ class NoSceneError(CatalogueError):
     """A catalogue that answers, but has nothing for the place and time."""
 
 
+class WrongProductError(CatalogueError):
+    """An item of the right sensor and of a product that cannot be used (Landsat Level 2, Sentinel-1 GRD)."""
+
+
 class ImageryError(CoreError, OSError):
     """Scenes or assets that cannot be read or composed."""
 

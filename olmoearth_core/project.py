@@ -26,7 +26,7 @@ def _color(value: str) -> str:
     return value.lower()
 
 
-def _distinct(values: list[str]) -> list[str]:
+def _distinct(values: list[Any]) -> list[Any]:
     if doubled := sorted({value for value in values if values.count(value) > 1}):
         raise ValueError(f"{', '.join(doubled)} stands more than once")
     return values
@@ -116,7 +116,9 @@ class ImageryConfig(Section):
     collections: Annotated[list[str] | dict[str, list[str]], PlainValidator(_collections)] = Field(default_factory=list)
     """Collections to search, or a list of them for each modality; empty means the modality's usual one on an API,
     every one in a static catalogue."""
-    modalities: list[Literal["sentinel2_l2a"]] = Field(["sentinel2_l2a"], min_length=1)
+    modalities: Annotated[list[Literal["sentinel2_l2a", "sentinel1", "landsat"]], AfterValidator(_distinct)] = Field(
+        ["sentinel2_l2a"], min_length=1
+    )
     resolution: float = Field(10.0, ge=0.1, le=1000)
     """Edge of a grid pixel in metres."""
     crs: str | None = None
@@ -124,7 +126,10 @@ class ImageryConfig(Section):
     framing: Framing
     max_cloud_cover: float = Field(90.0, ge=0, le=100)
     """Scenes with more cloud than this (per cent, eo:cloud_cover) are not used."""
-    composite: Literal["least_cloudy", "median"] = "least_cloudy"
+    composite: Literal["least_cloudy", "first_valid", "median", "medoid"] = "least_cloudy"
+    """What becomes of several observations of a timestep (imagery/compose.py)."""
+    cloud_mask: Literal["catalogue", "s2cloudless", "none"] = "catalogue"
+    """What tells clouds: the catalogue's own quality asset (SCL, QA_PIXEL), s2cloudless for Sentinel-2, or nothing."""
 
     @model_validator(mode="after")
     def _a_catalogue_each(self) -> ImageryConfig:

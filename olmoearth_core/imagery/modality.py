@@ -1,14 +1,34 @@
-"""What the platform knows of each modality: bands, asset names in the catalogues, nodata, which classes are cloud.
+"""What the platform knows of each modality: bands, asset names in the catalogues, stored values, what hides the ground.
 
-One table entry a modality. Sentinel-1 and Landsat go into MODALITIES beside Sentinel-2; nothing else names bands.
+One table entry a modality, of the same names and band order as the encoders' (models/modalities.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from olmoearth_core.errors import ImageryError
+
+Values = Literal["reflectance", "backscatter", "counts"]
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How a per-pixel quality asset tells that a pixel is no observation of the ground.
+
+    Attributes:
+        assets: its names in the catalogues.
+        kind: "classes": a pixel holds one of many values; "bits": each bit of it says something.
+        clouds: values (or bit numbers) that mean cloud.
+        others: those that mean shadow, defect or no data.
+    """
+
+    assets: tuple[str, ...]
+    kind: Literal["classes", "bits"]
+    clouds: frozenset[int]
+    others: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -18,16 +38,19 @@ class Modality:
     name: str
     bands: Mapping[str, tuple[str, ...]]
     """Band -> its asset names in the catalogues; in the official order of the encoders (facts/encoders.md)."""
-    dtype: str
-    """numpy dtype of a composed cube. The value 0 stands for nodata in all of them."""
+    values: Values
+    """What a composed cube holds: "reflectance" x 10000 (uint16), "backscatter" in dB (float32), or "counts", the
+    sensor's own whole numbers (uint16)."""
     platforms: tuple[str, ...]
     """How `platform` or `constellation` of its STAC Items begins."""
-    mask_assets: tuple[str, ...] = ()
-    """Asset names of the per-pixel classification that tells clouds; empty where there is none."""
-    masked_classes: frozenset[int] = frozenset()
-    """Values of that classification at which a pixel is no observation of the ground."""
-    collection: str = ""
-    """What a STAC API usually calls it: searched there where the project names no collection."""
+    mask: MaskRule | None = None
+    collections: tuple[str, ...] = ()
+    """What STAC APIs usually call it: searched there where the project names no collection."""
+
+    @property
+    def dtype(self) -> str:
+        """The numpy dtype of a composed cube and of what is sampled for it, where 0 stands for nodata."""
+        return "float32" if self.values == "backscatter" else "uint16"
 
 
 SENTINEL2_L2A = Modality(
@@ -46,17 +69,47 @@ SENTINEL2_L2A = Modality(
         "B01": ("B01", "coastal"),
         "B09": ("B09", "nir09"),
     },
-    dtype="uint16",
+    values="reflectance",
     platforms=("sentinel-2",),
-    mask_assets=("SCL", "scl"),
     # Sen2Cor's scene classification: 0 nodata, 1 saturated or defective, 3 cloud shadow, 8 and 9 cloud (medium, high
     # probability), 10 thin cirrus hide the ground or falsify it. Kept: 2 (topographic shadow: dark, but ground),
     # 4 vegetation, 5 bare, 6 water, 7 unclassified (mostly ground), 11 snow (it is what lay there that day).
-    masked_classes=frozenset({0, 1, 3, 8, 9, 10}),
-    collection="sentinel-2-l2a",
+    mask=MaskRule(("SCL", "scl"), "classes", clouds=frozenset({8, 9, 10}), others=frozenset({0, 1, 3})),
+    collections=("sentinel-2-l2a",),
 )
 
-MODALITIES: Mapping[str, Modality] = {m.name: m for m in (SENTINEL2_L2A,)}
+SENTINEL1 = Modality(
+    name="sentinel1",
+    bands={"vv": ("vv", "VV", "gamma0_vv"), "vh": ("vh", "VH", "gamma0_vh")},
+    values="backscatter",
+    platforms=("sentinel-1",),
+    collections=("sentinel-1-rtc",),
+)
+
+LANDSAT = Modality(
+    name="landsat",
+    bands={
+        "B8": ("B8", "pan"),
+        "B1": ("B1", "coastal"),
+        "B2": ("B2", "blue"),
+        "B3": ("B3", "green"),
+        "B4": ("B4", "red"),
+        "B5": ("B5", "nir08"),
+        "B6": ("B6", "swir16"),
+        "B7": ("B7", "swir22"),
+        "B9": ("B9", "cirrus"),
+        "B10": ("B10", "lwir11"),
+        "B11": ("B11", "lwir12"),
+    },
+    values="counts",
+    platforms=("landsat-8", "landsat-9", "landsat_8", "landsat_9"),
+    # CFMask in QA_PIXEL (USGS LSDS-1619, table 6-3): bit 0 fill, 1 dilated cloud, 2 cirrus, 3 cloud, 4 cloud shadow.
+    # Kept: 5 snow, 6 clear, 7 water.
+    mask=MaskRule(("QA_PIXEL", "qa_pixel"), "bits", clouds=frozenset({1, 2, 3}), others=frozenset({0, 4})),
+    collections=("landsat-c2l1",),
+)
+
+MODALITIES: Mapping[str, Modality] = {m.name: m for m in (SENTINEL2_L2A, SENTINEL1, LANDSAT)}
 
 
 def get_modality(name: str) -> Modality:

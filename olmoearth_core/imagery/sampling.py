@@ -85,8 +85,8 @@ class Plan(Protocol):
         """The source pixels that are needed, margin and all."""
         ...
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        """Sample `pixels` (the window's, (h, w), 0 is nodata) -> (H, W) of the same dtype."""
+    def fill(self, out: Pixels, pixels: Pixels) -> None:
+        """Sample `pixels` (N, h, w), bands over the window, 0 is nodata, into `out` (N, H, W) of the same dtype."""
         ...
 
 
@@ -114,8 +114,8 @@ class _Cut:
 
     window: SourceWindow
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        return pixels
+    def fill(self, out: Pixels, pixels: Pixels) -> None:
+        out[...] = pixels
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,8 @@ class _Pick:
     def window(self) -> SourceWindow:
         return self.at.window
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        picked: Pixels = pixels[self.at.rows[0], self.at.columns[0]]
-        return picked
+    def fill(self, out: Pixels, pixels: Pixels) -> None:
+        out[...] = pixels[:, self.at.rows[0], self.at.columns[0]]
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,11 @@ class _Mean:
     def window(self) -> SourceWindow:
         return self.at.window
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        total, count = self._sum(pixels.astype(np.float64)), self._sum((pixels != 0).astype(np.float64))
-        enough = 2 * count > len(self.at.rows) * len(self.at.columns)
-        return _as(pixels.dtype, np.divide(total, count, out=np.zeros_like(total), where=enough))
+    def fill(self, out: Pixels, pixels: Pixels) -> None:
+        for target, source in zip(out, pixels, strict=True):
+            total, count = self._sum(source.astype(np.float64)), self._sum((source != 0).astype(np.float64))
+            enough = 2 * count > len(self.at.rows) * len(self.at.columns)
+            _store(target, np.divide(total, count, out=np.zeros_like(total), where=enough) + _half(out.dtype))
 
     def _sum(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.at.separable:
@@ -171,22 +171,26 @@ class _Bilinear:
     def window(self) -> SourceWindow:
         return self.at.window
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def fill(self, out: Pixels, pixels: Pixels) -> None:
         source = pixels.astype(np.float32)
+        half = _half(out.dtype)
         (top, bottom), (left, right) = self.at.rows, self.at.columns
         if self.at.separable:
-            lines = _between(source.take(left[0], 1), source.take(right[0], 1), self.across)
-            value = _between(lines.take(top[:, 0], 0), lines.take(bottom[:, 0], 0), self.down)
+            lines = _between(source.take(left[0], 2), source.take(right[0], 2), self.across)
+            lines += half
+            value = _between(lines.take(top[:, 0], 1), lines.take(bottom[:, 0], 1), self.down)
         else:
-            upper = _between(source[top, left], source[top, right], self.across)
-            lower = _between(source[bottom, left], source[bottom, right], self.across)
+            upper = _between(source[:, top, left], source[:, top, right], self.across)
+            lower = _between(source[:, bottom, left], source[:, bottom, right], self.across)
             value = _between(upper, lower, self.down)
+            value += half
+        _store(out, value)
         if not pixels.all():
-            self._mend(value, source)
-        return _as(pixels.dtype, value)
+            for target, band in zip(out, source, strict=True):
+                self._mend(target, band)
 
-    def _mend(self, value: NDArray[np.float32], source: NDArray[np.float32]) -> None:
-        """Compute anew the pixels of `value` that have a neighbour without data."""
+    def _mend(self, out: Pixels, source: NDArray[np.float32]) -> None:
+        """Compute anew the pixels of `out` (H, W) that have a neighbour without data in `source` (h, w)."""
         (top, bottom), (left, right) = self.at.rows, self.at.columns
         empty = source == 0
         if self.at.separable:
@@ -208,8 +212,9 @@ class _Bilinear:
                 total += weight * neighbour
                 weights += weight
         # the pixel that holds the point weighs at least 1/4: the weights sum to 0 only where it has no data either
-        mended = np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
-        value[hurt] = np.where(source[at(self.centre[0]), at(self.centre[1])] != 0, mended, 0)
+        mended = np.divide(total, weights, out=np.zeros_like(total), where=weights > 0) + _half(out.dtype)
+        kept = source[at(self.centre[0]), at(self.centre[1])] != 0
+        out[hurt] = np.where(kept, mended, 0).astype(out.dtype)
 
 
 def plan(source: SourceGrid, box: PixelBox, points: Points, method: Method) -> Plan | None:
@@ -351,8 +356,11 @@ def _consecutive(index: Index) -> bool:
     return bool(np.all(np.diff(index.ravel()) == 1))
 
 
-def _as(dtype: np.dtype[Any], value: NDArray[Any]) -> Pixels:
-    """Back to the source's dtype, whole numbers rounded."""
-    if dtype.kind in "ui":
-        np.rint(value, out=value)
-    return value.astype(dtype)
+def _half(dtype: np.dtype[Any]) -> np.float32:
+    """What is added before a value is cut to `dtype`, so that whole numbers are rounded."""
+    return np.float32(0.5 if dtype.kind in "ui" else 0)
+
+
+def _store(out: Pixels, value: NDArray[Any]) -> None:
+    """Cut `value` to the dtype of `out`."""
+    np.copyto(out, value, casting="unsafe")

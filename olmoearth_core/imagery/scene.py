@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.framing import Timestep
@@ -20,7 +20,10 @@ from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.presets import Named, catalogue_of, locate, preset_of, wants_token
 from olmoearth_core.store import write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+Stored = Literal["numbers", "power", "decibels"]
+"""What the pixels of an asset are: whole numbers (reflectance x 10000, counts), linear backscatter, or dB of it."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class Scene:
     """Band -> address, relative to the catalogue's folder or absolute (a URL)."""
     mask: str | None
     """Address of the per-pixel classification (SCL); None where the scene has none."""
+    stored: Stored
     offset: int
     """What still has to be subtracted from the stored values (Sentinel-2 since baseline 04.00: 1000, else 0)."""
-    offset_reason: str
-    """Which metadata decided `offset`."""
+    reason: str
+    """Which metadata decided `stored` and `offset`."""
     bbox: tuple[float, float, float, float]
     """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
     acquisition: str = ""
@@ -75,8 +79,9 @@ class Scene:
             "cloud_cover": self.cloud_cover,
             "assets": dict(self.assets),
             "mask": self.mask,
+            "stored": self.stored,
             "offset": self.offset,
-            "offset_reason": self.offset_reason,
+            "reason": self.reason,
             "bbox": list(self.bbox),
             **({"acquisition": self.acquisition} if self.acquisition else {}),
         }
@@ -94,8 +99,9 @@ class Scene:
             cloud_cover=None if cloud_cover is None else float(cloud_cover),
             assets={str(band): str(href) for band, href in value["assets"].items()},
             mask=value["mask"],
+            stored=value["stored"],
             offset=int(value["offset"]),
-            offset_reason=str(value["offset_reason"]),
+            reason=str(value["reason"]),
             bbox=(west, south, east, north),
             acquisition=str(value.get("acquisition", "")),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.digest import sha256_json
-from olmoearth_core.errors import CatalogueError, NoSceneError
+from olmoearth_core.errors import NoSceneError, WrongProductError
 from olmoearth_core.framing import Timestep
-from olmoearth_core.imagery.address import join, relative
-from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
-from olmoearth_core.imagery.harmonise import sentinel2_offset
-from olmoearth_core.imagery.modality import Modality, get_modality
+from olmoearth_core.imagery.catalogue import Catalogue
+from olmoearth_core.imagery.item import make_scene
+from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.presets import Named, catalogue_of
-from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
+from olmoearth_core.imagery.scene import SceneList, read_scenes
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -151,12 +150,17 @@ def search(query: Query, root: Path, progress: Progress) -> SceneList:
     for name in query.modalities:
         modality, where = get_modality(name), catalogue_of(query.catalogue, name)
         catalogue = opened[where] = opened.get(where) or Catalogue(where, root)
-        default = (modality.collection,) if catalogue.is_api else ()
+        default = modality.collections if catalogue.is_api else ()
         for found in catalogue.items(query.area, query.spans, query.collections_of(name) or default, progress):
             items[name, found.item["id"]] = (found, modality, catalogue)
     scenes, left = [], _Counts(items=len(items))
     for found, modality, catalogue in items.values():
-        if (scene := make_scene(found, modality, catalogue)) is None:
+        try:
+            scene = make_scene(found, modality, catalogue.href)
+        except WrongProductError as error:
+            left.refused.append(str(error))
+            continue
+        if scene is None:
             left.of_modality += 1
         elif not shapely.geometry.shape(found.item["geometry"]).intersects(query.area):
             left.in_area += 1
@@ -166,8 +170,9 @@ def search(query: Query, root: Path, progress: Progress) -> SceneList:
             left.clear += 1
         else:
             scenes.append(scene)
-    if not scenes:
-        raise NoSceneError(left.sentence(query))
+    found_modalities = {scene.modality for scene in scenes}
+    if lacking := [name for name in query.modalities if name not in found_modalities]:
+        raise NoSceneError(left.sentence(query, lacking))
     scenes.sort(key=lambda scene: (scene.modality, scene.datetime, scene.id))
     return SceneList(query.catalogue, query.to_json(), tuple(scenes), root)
 
@@ -181,51 +186,27 @@ class _Counts:
     in_area: int = 0
     in_time: int = 0
     clear: int = 0
+    refused: list[str] = field(default_factory=list)
+    """Why items of the right sensor are of no use."""
 
-    def sentence(self, query: Query) -> str:
+    def sentence(self, query: Query, lacking: Sequence[str]) -> str:
         west, south, east, north = query.area.bounds
         reasons = {
-            "show no band of " + ", ".join(query.modalities): self.of_modality,
+            "show no band of what is asked for": self.of_modality,
             f"lie outside the area ({west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N)": self.in_area,
             f"lie outside the time ({_periods(query.spans)})": self.in_time,
             f"have more than {query.max_cloud_cover:g} % cloud": self.clear,
         }
         told = "; ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         return (
-            f"{query.names}: no scene for this area and time, of {self.items} items"
-            f"{': ' + told if told else ''}. Check the area, the dates and framing, and imagery in project.yaml."
+            f"{query.names}: no scene of {', '.join(lacking)} for this area and time, of {self.items} items"
+            f"{': ' + told if told else ''}. {self._refusals()}"
+            "Check the area, the dates and framing, and imagery in project.yaml."
         )
 
-
-def make_scene(found: FoundItem, modality: Modality, catalogue: Catalogue) -> Scene | None:
-    """The scene that a STAC Item describes; None for an item of another modality."""
-    item, properties = found.item, found.item["properties"]
-    platform = str(properties.get("platform") or properties.get("constellation") or "").lower()
-    if platform and not platform.startswith(modality.platforms):
-        return None
-    named = {band: _first(names, item["assets"]) for band, names in modality.bands.items()}
-    names = {band: name for band, name in named.items() if name is not None}
-    if not names:
-        return None
-    mask = _first(modality.mask_assets, item["assets"])
-    offset, reason = sentinel2_offset(item, names.values()) if modality.name == "sentinel2_l2a" else (0, "")
-    west, south, east, north = _flat(item["bbox"])
-
-    def address(asset: str) -> str:
-        return relative(join(found.href, item["assets"][asset]["href"]), catalogue.href)
-
-    return Scene(
-        id=str(item["id"]),
-        modality=modality.name,
-        collection=item.get("collection"),
-        datetime=_datetime(item),
-        cloud_cover=_number(properties.get("eo:cloud_cover")),
-        assets={band: address(name) for band, name in names.items()},
-        mask=None if mask is None else address(mask),
-        offset=offset,
-        offset_reason=reason,
-        bbox=(west, south, east, north),
-    )
+    def _refusals(self) -> str:
+        more = f" ({len(self.refused) - 1} more like it.)" if len(self.refused) > 1 else ""
+        return f"Refused: {self.refused[0]}{more} " if self.refused else ""
 
 
 def search_area(areas: Geometries) -> BaseGeometry:
@@ -262,32 +243,6 @@ def _boxes_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[Any]:
     x, y = transformer.transform(bounds[:, [0, 2, 0, 2]], bounds[:, [1, 1, 3, 3]])
     boxes: NDArray[Any] = shapely.box(x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1))
     return boxes
-
-
-def _first(names: Iterable[str], assets: dict[str, Any]) -> str | None:
-    return next((name for name in names if name in assets), None)
-
-
-def _datetime(item: dict[str, Any]) -> dt.datetime:
-    text = item["properties"].get("datetime") or item["properties"]["start_datetime"]
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise CatalogueError(
-            f"item {item['id']}: datetime {text!r} is none; allowed is ISO 8601, as in 2024-05-01T10:40:00Z. "
-            "Correct the catalogue"
-        ) from None
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
-
-
-def _flat(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    """The four numbers of a bbox, without the heights that STAC allows."""
-    west, south, east, north = (bbox[0], bbox[1], bbox[3], bbox[4]) if len(bbox) == 6 else bbox
-    return float(west), float(south), float(east), float(north)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _periods(spans: Sequence[tuple[dt.date, dt.date]]) -> str:

@@ -211,7 +211,17 @@ def test_an_outage_fails_compose_and_leaves_no_hole(cog: Path, cut: bool) -> Non
     box = Grid("EPSG:32631").around((LEFT, TOP - 3000, LEFT + 2000, TOP))
     with serve(_Server(cog.parent, 503, 1_000_000, cut=cut)) as server, AssetReader() as reader:
         scene = Scene(
-            "a", "sentinel2_l2a", None, moment, 0.0, {"B02": f"{server.url}/B02.tif"}, None, 0, "", (2, 41, 4, 43)
+            "a",
+            "sentinel2_l2a",
+            None,
+            moment,
+            0.0,
+            {"B02": f"{server.url}/B02.tif"},
+            None,
+            "numbers",
+            0,
+            "",
+            (2, 41, 4, 43),
         )
         scenes = SceneList("test", {}, (scene,), cog.parent)
         arguments: dict[str, Any] = {"modality": "sentinel2_l2a", "bands": ["B02"], "composite": "median"}

@@ -25,7 +25,8 @@ SCENE = Scene(
     assets={"B02": "a/B02.tif", "B08": "https://example.org/B08.tif"},
     mask=None,
     offset=1000,
-    offset_reason="because",
+    stored="numbers",
+    reason="because",
     bbox=(3.0, 42.0, 4.0, 43.0),
 )
 
