@@ -102,7 +102,7 @@ def _dump(section: Any, *keys: str) -> dict[str, Any]:
 
 
 def _grid_settings(project: Project) -> dict[str, Any]:
-    return _dump(project.config.imagery, "modalities", "resolution", "crs", "framing")
+    return _dump(project.config.imagery, "modalities", "resolution", "crs", "framing", "cloud_mask")
 
 
 def map_id(project: Project, key: str) -> str:
@@ -113,7 +113,7 @@ def map_id(project: Project, key: str) -> str:
 _ALL = (
     Stage(
         name="export",
-        version=1,
+        version=2,
         run=_export,
         settings=lambda p: {
             "labels": _dump(p.config.labels),
@@ -125,7 +125,7 @@ _ALL = (
     ),
     Stage(
         name="preprocess",
-        version=1,
+        version=2,
         run=_preprocess,
         settings=lambda p: {
             "classes": p.config.task.class_names,
@@ -154,7 +154,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=1,
+        version=2,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

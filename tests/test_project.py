@@ -171,8 +171,14 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         ({"task.classes.0.name": "water"}, "task: class names must differ; water stands more than once"),
         ({"task.kind": "regression"}, "task.kind: must be 'segmentation', found 'regression'"),
         ({"labels.files": []}, "labels.files: needs 1 or more, found 0"),
-        ({"imagery.modalities": ["sentinel1"]}, "imagery.modalities.0: must be 'sentinel2_l2a', found 'sentinel1'"),
-        ({"imagery.composite": "mean"}, "imagery.composite: must be 'least_cloudy' or 'median', found 'mean'"),
+        (
+            {"imagery.modalities": ["sentinel3"]},
+            "imagery.modalities.0: must be 'sentinel2_l2a', 'sentinel1' or 'landsat', found 'sentinel3'",
+        ),
+        (
+            {"imagery.composite": "mean"},
+            "imagery.composite: must be 'least_cloudy', 'first_valid', 'median' or 'medoid', found 'mean'",
+        ),
         ({"imagery.resolution": 0}, "imagery.resolution: must be greater than or equal to 0.1, found 0"),
         ({"training.learning_rate": float("inf")}, "training.learning_rate: must be a finite number, found inf"),
         ({"map.min_area": float("nan")}, "map.min_area: must be a finite number, found nan"),

@@ -73,6 +73,7 @@ WAKES: dict[str, tuple[Any, str]] = {
     "imagery.framing.after": ({**FRAMINGS["framed_point_in_time"], "after": 2}, FRAMING),
     "imagery.framing.gap_days": ({**FRAMINGS["framed_point_in_time"], "gap_days": 1}, FRAMING),
     "imagery.composite": ("median", "preprocess infer"),
+    "imagery.cloud_mask": ("none", "export preprocess infer"),
     "dataset.split.block_size": (1280.0, "preprocess"),
     "dataset.split.validation": (0.3, "preprocess"),
     "dataset.split.test": (0.3, "preprocess"),
@@ -99,7 +100,7 @@ WAKES: dict[str, tuple[Any, str]] = {
 }
 """Key of project.yaml -> another value for it, and the stages it concerns directly."""
 ONE_VALUE = {"task.kind", "imagery.modalities"}
-"""Keys of which only one value is allowed so far."""
+"""Keys of which only one value is allowed so far, or fits the scenes of this test."""
 BASE = {
     **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), "period"),
     **dict.fromkeys(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from olmoearth_core.dataset.cubes import Cubes, Layout, Sample
+from olmoearth_core.dataset.cubes import Composed, Cubes, Layout
 from olmoearth_core.errors import DatasetError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.compose import compose
@@ -38,8 +38,11 @@ NEIGHBOURHOOD = 128
 DENSE = 0.25
 """Least share of their common box that windows fill to be composed together; sparser ones are composed one by one."""
 
-Made = tuple[Sample | None, "Record"]
-"""A window's sample, None where it is left out, and what is known of it."""
+_PARTS = ("data", "observations", "observed_on")
+"""The arrays of a cube."""
+
+Made = tuple[Composed | None, "Record"]
+"""A window as it is stored, None where it is left out, and what is known of it."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Composer:
                 modality=modality,
                 bands=bands,
                 composite=imagery.composite,
+                cloud_mask=imagery.cloud_mask,
                 reader=self.reader,
             )
             for modality, bands in self.layout.bands.items()
@@ -153,8 +157,7 @@ class Composer:
         )
         if record.left_out:
             return None, record
-        inputs = {cube.modality: cube.data for cube in cubes}
-        return Sample(inputs, {cube.modality: cube.valid for cube in cubes}, cubes[0].dates, classes), record
+        return Composed({cube.modality: cube for cube in cubes}, classes), record
 
 
 def _reason(valid_share: float, classes: np.ndarray, min_valid: float) -> str:
@@ -185,7 +188,7 @@ def compose_windows(
 
         def make(group: list[TrainingWindow]) -> list[Made]:
             waiting = scratch / f"{group[0].name}.npz"
-            made = _load(waiting) if waiting.exists() else None
+            made = _load(waiting, group) if waiting.exists() else None
             if made is None:
                 made = composer(group)
                 _save(waiting, made)
@@ -200,7 +203,7 @@ def compose_windows(
                 advance(len(shard))
                 continue
             groups = list(neighbours(shard))
-            found = {record.name: (sample, record) for made in pool.map(make, groups) for sample, record in made}
+            found = {record.name: (window, record) for made in pool.map(make, groups) for window, record in made}
             cubes.write_shard(first, [found[window.name][0] for window in shard])
             shard_records = [found[window.name][1] for window in shard]
             records += shard_records
@@ -213,29 +216,39 @@ def compose_windows(
 def _save(path: Path, made: Sequence[Made]) -> None:
     """Keep composed windows: their records, and the arrays of those that were not left out, one above the other."""
     arrays: dict[str, Any] = {"records": np.array(json.dumps([asdict(record) for _, record in made]))}
-    samples = [sample for sample, _ in made if sample is not None]
-    if samples:
-        arrays |= {"dates": np.stack([s.dates for s in samples]), "target": np.stack([s.target for s in samples])}
-        arrays |= {f"inputs.{m}": np.stack([s.inputs[m] for s in samples]) for m in samples[0].inputs}
-        arrays |= {f"valid.{m}": np.stack([s.valid[m] for s in samples]) for m in samples[0].valid}
+    kept = [window for window, _ in made if window is not None]
+    if kept:
+        arrays["target"] = np.stack([window.target for window in kept])
+        for name, cube in kept[0].cubes.items():
+            arrays[f"{name}/bands"], arrays[f"{name}/dates"] = np.array(cube.bands), cube.dates
+            for part in _PARTS:
+                arrays[f"{name}/{part}"] = np.stack([getattr(window.cubes[name], part) for window in kept])
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def _load(path: Path) -> list[Made]:
+def _load(path: Path, group: Sequence[TrainingWindow]) -> list[Made]:
+    """What `_save` kept of the windows of `group`."""
     with np.load(path) as arrays:
         stacks = {name: arrays[name] for name in arrays.files}
     records = [Record(**record) for record in json.loads(str(stacks.pop("records")))]
+    modalities = list(dict.fromkeys(name.split("/")[0] for name in stacks if "/" in name))
     made: list[Made] = []
     kept = 0
-    for record in records:
+    for window, record in zip(group, records, strict=True):
         if record.left_out:
             made.append((None, record))
             continue
-        inputs, valid = (
-            {name.removeprefix(kind): stack[kept] for name, stack in stacks.items() if name.startswith(kind)}
-            for kind in ("inputs.", "valid.")
-        )
-        made.append((Sample(inputs, valid, stacks["dates"][kept], stacks["target"][kept]), record))
+        cubes = {
+            name: Cube(
+                modality=name,
+                bands=tuple(map(str, stacks[f"{name}/bands"])),
+                dates=stacks[f"{name}/dates"],
+                box=window.box,
+                **{part: stacks[f"{name}/{part}"][kept] for part in _PARTS},
+            )
+            for name in modalities
+        }
+        made.append((Composed(cubes, stacks["target"][kept]), record))
         kept += 1
     return made

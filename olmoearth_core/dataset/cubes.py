@@ -1,9 +1,9 @@
 """cubes.zarr: the composed cubes and targets of all training windows, as a few large files.
 
-One Zarr v3 group holds, for each modality, `<modality>` (N, T, C, H, W) and `<modality>_valid` (N, T, H, W), and for
-all `target` (N, H, W) and `dates` (N, T). A chunk is one window, so that a window is read alone, or a few where windows
-are small; a shard, one file, holds many. A window that was left out keeps its row and takes no room: not valid, nothing
-labelled.
+One Zarr v3 group holds, for each modality, `<modality>` (N, T, C, H, W), `<modality>_observations` and
+`<modality>_observed_on` (N, T, H, W; as in a Cube), and for all `target` (N, H, W) and `dates` (N, T). A chunk is one
+window, so that a window is read alone, or a few where windows are small; a shard, one file, holds many. A window that
+was left out keeps its row and takes no room: not valid, nothing labelled.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from zarr.codecs import ZstdCodec
 
 from olmoearth_core.errors import DatasetError
 from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.store import PARTIAL
 
+OBSERVATIONS, OBSERVED_ON = "_observations", "_observed_on"
+"""What follows a modality's name in the names of its arrays."""
 SHARD_BYTES = 64 * 2**20
 """Size of a shard before compression; what is in memory at once while a shard is written."""
 CHUNK_BYTES = 128 * 2**10
@@ -44,6 +47,19 @@ class Sample:
     inputs: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
     dates: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One window as it is stored: a sample, and for each modality what its pixels were observed by.
+
+    Attributes:
+        cubes: modality -> cube over the window.
+        target: (H, W) uint8, as in a sample.
+    """
+
+    cubes: dict[str, Cube]
     target: np.ndarray
 
 
@@ -71,7 +87,7 @@ class Layout:
     def window_bytes(self) -> int:
         """Size of a window's imagery before compression."""
         pixels = self.window_size**2 * self.timesteps
-        return sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 1) for m, b in self.bands.items())
+        return sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 5) for m, b in self.bands.items())
 
     @property
     def shard_windows(self) -> int:
@@ -118,30 +134,31 @@ class Cubes:
     def read(self, rows: Sequence[int]) -> list[Sample]:
         """The windows in `rows`, in their order; neighbouring rows are read fastest together."""
         chosen = np.asarray(rows, np.int64)
-        stacks = {name: np.asarray(array.oindex[chosen]) for name, array in self._arrays.items()}
+        names = [name for name in self._arrays if not name.endswith(OBSERVED_ON)]
+        stacks = {name: np.asarray(self._arrays[name].oindex[chosen]) for name in names}
         return [
             Sample(
                 inputs={modality: stacks[modality][k] for modality in self.layout.bands},
-                valid={modality: stacks[f"{modality}_valid"][k] for modality in self.layout.bands},
+                valid={m: stacks[f"{m}{OBSERVATIONS}"][k] > 0 for m in self.layout.bands},
                 dates=stacks["dates"][k].astype("datetime64[D]"),
                 target=stacks["target"][k],
             )
             for k in range(len(chosen))
         ]
 
-    def write_shard(self, first: int, samples: Sequence[Sample | None]) -> None:
+    def write_shard(self, first: int, windows: Sequence[Composed | None]) -> None:
         """Write the windows from row `first` on; None leaves a window out.
 
         Args:
             first: a multiple of `layout.shard_windows`.
-            samples: as many as the shard holds, fewer only at the end.
+            windows: as many as the shard holds, fewer only at the end.
         """
-        rows = slice(first, first + len(samples))
+        rows = slice(first, first + len(windows))
         for name, array in self._arrays.items():
-            block = np.full((len(samples), *array.shape[1:]), array.fill_value, array.dtype)
-            for k, sample in enumerate(samples):
-                if sample is not None:
-                    block[k] = _part(sample, name)
+            block = np.full((len(windows), *array.shape[1:]), array.fill_value, array.dtype)
+            for k, window in enumerate(windows):
+                if window is not None:
+                    block[k] = _part(window, name)
             array[rows] = block
 
 
@@ -151,14 +168,16 @@ def create_cubes(path: Path, layout: Layout, windows: int) -> Cubes:
     for abandoned in path.rglob(f"*{PARTIAL}"):  # zarr writes under a temporary name as well
         abandoned.unlink()
     group = zarr.open_group(str(path), mode="a", zarr_format=3, attributes=layout.to_json())
+    since = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
     size, steps, parts = layout.window_size, layout.timesteps, (layout.chunk_windows, layout.shard_windows)
     for modality, bands in layout.bands.items():
         shape = (steps, len(bands), size, size)
         axes = ["window", "time", f"{modality}_band", "y", "x"]
         _make(group, modality, windows, shape, *parts, layout.dtypes[modality], axes)
-        _make(group, f"{modality}_valid", windows, (steps, size, size), *parts, "bool", ["window", "time", "y", "x"])
+        plane, over = (steps, size, size), ["window", "time", "y", "x"]
+        _make(group, f"{modality}{OBSERVATIONS}", windows, plane, *parts, "uint8", over)
+        _make(group, f"{modality}{OBSERVED_ON}", windows, plane, *parts, "int32", over, attributes=since)
     _make(group, "target", windows, (size, size), *parts, "uint8", ["window", "y", "x"], fill=IGNORE)
-    since = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
     _make(group, "dates", windows, (steps,), *parts, "int64", ["window", "time"], attributes=since)
     return Cubes(group, layout)
 
@@ -185,7 +204,8 @@ def _power_of_two(limit: float) -> int:
 
 
 def _names(layout: Layout) -> list[str]:
-    return [name for m in layout.bands for name in (m, f"{m}_valid")] + ["target", "dates"]
+    of_pixels = [name for m in layout.bands for name in (m, f"{m}{OBSERVATIONS}", f"{m}{OBSERVED_ON}")]
+    return [*of_pixels, "target", "dates"]
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:
@@ -195,12 +215,16 @@ def _array(group: zarr.Group, name: str) -> zarr.Array:
     return array
 
 
-def _part(sample: Sample, name: str) -> np.ndarray:
+def _part(window: Composed, name: str) -> np.ndarray:
     if name == "target":
-        return sample.target
+        return window.target
     if name == "dates":
-        return sample.dates.astype("datetime64[D]").astype(np.int64)
-    return sample.valid[name.removesuffix("_valid")] if name.endswith("_valid") else sample.inputs[name]
+        return next(iter(window.cubes.values())).dates.astype("datetime64[D]").astype(np.int64)
+    if name.endswith(OBSERVATIONS):
+        return window.cubes[name.removesuffix(OBSERVATIONS)].observations
+    if name.endswith(OBSERVED_ON):
+        return window.cubes[name.removesuffix(OBSERVED_ON)].observed_on
+    return window.cubes[name].data
 
 
 def _make(

@@ -1,13 +1,11 @@
 """What a training set has to fulfil before anybody trains on it.
 
 Great Expectations evaluates; we gate: a failed expectation of severity error stops the run, a warning is shown and
-written down. (Great Expectations itself counts both as failures.) Three tables are looked at: one row a window, one a
-band, one a class.
+written down. (Great Expectations itself counts both as failures.) What is expected stands in checks.py.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,17 +13,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from olmoearth_core.dataset.dataset import Dataset
-from olmoearth_core.labels.split import SPLITS
-from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project
-
-Table = Literal["windows", "bands", "classes"]
 Severity = Literal["error", "warning"]
 _GX_SEVERITY = {"error": "critical", "warning": "warning"}
 
-HIGHEST = 20_000
-"""Sentinel-2 DN above which a value is no reflectance any more (2.0); snow and glint reach 1.6."""
 SHOWN = 10
 """Names of rows that a result lists."""
 
@@ -42,7 +32,7 @@ class Check:
         arguments: of that class.
     """
 
-    table: Table
+    table: str
     severity: Severity
     sentence: str
     kind: str
@@ -58,7 +48,7 @@ class Result:
         rows: the first few rows that do not fulfil it.
     """
 
-    table: Table
+    table: str
     severity: Severity
     sentence: str
     passed: bool
@@ -73,22 +63,6 @@ class Result:
 def failed_errors(results: Iterable[Result]) -> list[Result]:
     """The results that gate."""
     return [result for result in results if not result.passed and result.severity == "error"]
-
-
-def check_dataset(
-    dataset: Dataset, statistics: Mapping[str, Any], project: Project, progress: Progress
-) -> list[Result]:
-    """Evaluate every expectation on a training set and its statistics."""
-    tables = {
-        "windows": _window_table(dataset),
-        "bands": _band_table(statistics),
-        "classes": _class_table(statistics, project),
-    }
-    checks = [*_window_checks(dataset, project), *_band_checks(), *_class_checks(project)]
-    with progress.bar("Checking expectations", len(checks)) as advance:
-        results = evaluate(tables, checks)
-        advance(len(checks))
-    return results
 
 
 def evaluate(tables: Mapping[str, pd.DataFrame], checks: Sequence[Check]) -> list[Result]:
@@ -143,139 +117,3 @@ def _exception(info: Mapping[str, Any]) -> str:
     message = info.get("exception_message") or ""
     nested = [_exception(value) for value in info.values() if isinstance(value, dict)]
     return str(message or next(filter(None, nested), ""))
-
-
-def _window_table(dataset: Dataset) -> pd.DataFrame:
-    table = pd.DataFrame(dataset.windows.drop(columns=["geometry", "scenes"]))
-    pixels = table[[f"pixels_{name}" for name in dataset.classes]]
-    table["labelled_pixels"] = pixels.sum(axis=1)
-    table["conflict_share"] = table["conflicts"] / dataset.window_size**2
-    table["splits_of_place"] = table.groupby(["column", "row"])["split"].transform("nunique")
-    table["splits_of_block"] = table.groupby(["block_column", "block_row"])["split"].transform("nunique")
-    return table
-
-
-def _band_table(statistics: Mapping[str, Any]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = [
-        {"name": f"{modality} {band}", **{k: v for k, v in values.items() if k != "percentiles"}}
-        | {f"p{p}": v for p, v in values.get("percentiles", {}).items()}
-        for modality, bands in statistics["bands"].items()
-        for band, values in bands.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _class_table(statistics: Mapping[str, Any], project: Project) -> pd.DataFrame:
-    total = sum(split["pixels"] for splits in statistics["classes"].values() for split in splits.values())
-    return pd.DataFrame(
-        {
-            "name": name,
-            "windows": sum(splits[split]["windows"] for split in SPLITS),
-            "share": sum(splits[split]["pixels"] for split in SPLITS) / max(total, 1),
-            **{split: splits[split]["windows"] for split in SPLITS},
-        }
-        for name, splits in statistics["classes"].items()
-    )
-
-
-def _between(column: str, low: float | None, high: float | None = None, **more: Any) -> dict[str, Any]:
-    return {"column": column, "min_value": low, "max_value": high, **more}
-
-
-def _window_checks(dataset: Dataset, project: Project) -> list[Check]:
-    between, unique = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeUnique"
-    least, half = project.config.dataset.min_valid, math.ceil(dataset.timesteps / 2)
-    area = dataset.window_size**2
-    return [
-        Check("windows", "error", "every window has a name of its own", unique, {"column": "name"}),
-        Check(
-            "windows",
-            "error",
-            "a place is there once for each date",
-            "ExpectCompoundColumnsToBeUnique",
-            {"column_list": ["column", "row", "date"]},
-        ),
-        Check("windows", "error", "every window has a date", "ExpectColumnValuesToNotBeNull", {"column": "date"}),
-        Check(
-            "windows",
-            "error",
-            "every window is in training, validation or test",
-            "ExpectColumnValuesToBeInSet",
-            {"column": "split", "value_set": list(SPLITS)},
-        ),
-        Check("windows", "error", "a place is in one split on all dates", between, _between("splits_of_place", 1, 1)),
-        Check("windows", "error", "a block is in one split", between, _between("splits_of_block", 1, 1)),
-        Check(
-            "windows", "error", f"at least {least:.0%} of a window is valid", between, _between("valid_share", least, 1)
-        ),
-        Check("windows", "error", "every window has labelled pixels", between, _between("labelled_pixels", 1, area)),
-        Check(
-            "windows",
-            "warning",
-            "labels of different classes hardly overlap (at most 1 % of a window, in 19 of 20 windows)",
-            between,
-            _between("conflict_share", 0, 0.01, mostly=0.95),
-        ),
-        Check(
-            "windows",
-            "warning",
-            f"four of five windows see half of the timesteps ({half} of {dataset.timesteps})",
-            between,
-            _between("timesteps_seen", half, mostly=0.8),
-        ),
-        Check(
-            "windows", "warning", "there are at least 20 windows", "ExpectTableRowCountToBeBetween", {"min_value": 20}
-        ),
-    ]
-
-
-def _band_checks() -> list[Check]:
-    between = "ExpectColumnValuesToBeBetween"
-    return [
-        Check("bands", "error", "every band has valid training pixels", between, _between("count", 1)),
-        Check(
-            "bands",
-            "error",
-            f"99 % of a band's pixels are reflectances x 10000 (0 to {HIGHEST})",
-            between,
-            _between("p99", 0, HIGHEST),
-        ),
-        Check(
-            "bands",
-            "warning",
-            f"no pixel of a band is above {HIGHEST} (clouds and glint that the mask missed)",
-            between,
-            _between("max", 0, HIGHEST),
-        ),
-        Check(
-            "bands",
-            "warning",
-            "a band's mean is usual for land or water (50 to 6000; less hints at wrong units, more at clouds)",
-            between,
-            _between("mean", 50, 6000),
-        ),
-        Check("bands", "warning", "a band varies (standard deviation of at least 1)", between, _between("std", 1)),
-    ]
-
-
-def _class_checks(project: Project) -> list[Check]:
-    between = "ExpectColumnValuesToBeBetween"
-    config = project.config.dataset
-    held_out = [("validation", config.split.validation), ("test", config.split.test)]
-    return [
-        Check(
-            "classes",
-            "error",
-            f"every class is in at least {config.min_samples} windows (dataset.min_samples)",
-            between,
-            _between("windows", config.min_samples),
-        ),
-        Check("classes", "error", "every class is in training", between, _between("train", 1)),
-        *(
-            Check("classes", "warning", f"every class is in {split}", between, _between(split, 1))
-            for split, share in held_out
-            if share > 0
-        ),
-        Check("classes", "warning", "every class is in five training windows", between, _between("train", 5)),
-        Check("classes", "warning", "every class has 1 % of the labelled pixels", between, _between("share", 0.01)),
-    ]

@@ -8,8 +8,10 @@ could not be used, with reasons), statistics.json, expectations.json and expecta
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
+from olmoearth_core.dataset.checks import check_dataset
 from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_windows
 from olmoearth_core.dataset.cubes import Layout, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
-from olmoearth_core.dataset.expectations import check_dataset, failed_errors
+from olmoearth_core.dataset.drift import compare
+from olmoearth_core.dataset.expectations import failed_errors
 from olmoearth_core.dataset.report import write_report
 from olmoearth_core.dataset.statistics import dataset_statistics
 from olmoearth_core.errors import DatasetError, ExpectationError
@@ -35,6 +39,9 @@ from olmoearth_core.stage import StageRun
 from olmoearth_core.store import whole_file, write_json
 
 REPORT = "expectations.html"
+STATISTICS = "statistics.json"
+DRIFT = "drift.json"
+"""In the project's state folder: what came before is no part of a training set, and never hashed."""
 
 
 def preprocess(run: StageRun) -> dict[str, Any]:
@@ -61,8 +68,9 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     _write_windows(run.out / WINDOWS, windows, records, used, blocks, project)
     dataset = open_dataset(run.out)
     statistics = dataset_statistics(dataset, run.progress)
-    write_json(run.out / "statistics.json", statistics)
+    write_json(run.out / STATISTICS, statistics)
     warnings = _gate(run, dataset, statistics, left_out)
+    _tell_drift(run, statistics)
     reasons = Counter(item["reason"] for item in left_out)
     for reason, count in sorted(reasons.items()):
         run.progress.note(f"{count} of {len(windows)} windows left out: {reason}")
@@ -188,3 +196,18 @@ def _gate(run: StageRun, dataset: Dataset, statistics: dict[str, Any], left_out:
     for warning in warnings:
         run.progress.note(f"expectation not met (warning): {warning}")
     return warnings
+
+
+def _tell_drift(run: StageRun, statistics: dict[str, Any]) -> None:
+    """Compare with the training set that is about to be replaced, if there is one; keep and tell what moved far."""
+    former = run.project.root / "data" / "dataset" / STATISTICS
+    try:
+        before = json.loads(former.read_text())
+    except (OSError, ValueError):
+        return
+    found = compare(before, statistics)
+    write_json(run.project.state / DRIFT, [asdict(drift) | {"large": drift.large} for drift in found])
+    for drift in found:
+        if drift.large:
+            how_far = "" if drift.index is None else f" (stability index {drift.index:.2f})"
+            run.progress.note(f"drifted from the training set before (warning): {drift.about} {drift.found}{how_far}")

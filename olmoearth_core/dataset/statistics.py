@@ -1,63 +1,108 @@
-"""Statistics of a training set: per band over valid training pixels, per class over all splits."""
+"""Statistics of a training set: per band over valid training pixels, per timestep, per class over all splits."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from olmoearth_core.dataset.dataset import Dataset
+from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.progress import Progress
 
-PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+PERCENTILES = (1, 5, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 95, 99)
+_VALUES = 2**16
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The values that are counted: `first` + k * `size`, k from 0 to 65535.
+
+    Whole numbers are counted one by one: every statistic is exact, in one pass and in any order. Decibels are counted
+    in hundredths, from -100 dB.
+    """
+
+    first: float
+    size: float
+
+    def index(self, values: np.ndarray) -> np.ndarray:
+        """Position of each value."""
+        if self.size == 1:
+            return values
+        return np.clip(np.rint((values - self.first) / self.size), 0, _VALUES - 1).astype(np.int64)
+
+    def value(self, index: np.ndarray) -> np.ndarray:
+        """The value at each position."""
+        return self.first + index * self.size
+
+
+def _steps_of(modality: str) -> _Steps:
+    return _Steps(-100.0, 0.01) if get_modality(modality).values == "backscatter" else _Steps(0.0, 1)
 
 
 def dataset_statistics(dataset: Dataset, progress: Progress) -> dict[str, Any]:
     """JSON values.
 
     bands: modality -> band -> count, mean, std, min, max and percentiles of its valid training pixels;
+    valid: modality -> share of valid training pixels in each timestep;
     classes: class -> split -> windows and labelled pixels; splits: split -> windows and blocks.
     """
-    return {"bands": _bands(dataset, progress), "classes": _classes(dataset), "splits": _splits(dataset)}
+    bands, valid = _pixels(dataset, progress)
+    return {"bands": bands, "valid": valid, "classes": _classes(dataset), "splits": _splits(dataset)}
 
 
-def _bands(dataset: Dataset, progress: Progress) -> dict[str, dict[str, Any]]:
-    # Stored values are uint16: counting each value gives every statistic exactly, in one pass and in any order.
-    counts = {m: np.zeros((len(names), 2**16), np.int64) for m, names in dataset.bands.items()}
+def _pixels(dataset: Dataset, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
+    counts = {m: np.zeros((len(names), _VALUES), np.int64) for m, names in dataset.bands.items()}
+    seen = {m: np.zeros(dataset.timesteps, np.int64) for m in dataset.bands}
     rows = dataset.indices("train")
     with progress.bar("Statistics", len(rows)) as advance:
         for first in range(0, len(rows), dataset.at_once):
             samples = dataset.read(rows[first : first + dataset.at_once])
             for modality, histogram in counts.items():
                 valid = np.stack([sample.valid[modality] for sample in samples])
+                seen[modality] += valid.sum(axis=(0, 2, 3))
+                steps = _steps_of(modality)
                 for band in range(len(histogram)):
                     values = np.stack([sample.inputs[modality][:, band] for sample in samples])
-                    histogram[band] += np.bincount(values[valid], minlength=2**16)
+                    histogram[band] += np.bincount(steps.index(values[valid]), minlength=_VALUES)
             advance(len(samples))
-    return {
-        modality: {name: _describe(histogram[band]) for band, name in enumerate(dataset.bands[modality])}
-        for modality, histogram in counts.items()
-    }
+    pixels = max(len(rows) * dataset.window_size**2, 1)
+    return (
+        {
+            modality: {
+                name: _describe(histogram[band], _steps_of(modality))
+                for band, name in enumerate(dataset.bands[modality])
+            }
+            for modality, histogram in counts.items()
+        },
+        {modality: [round(int(count) / pixels, 6) for count in per_step] for modality, per_step in seen.items()},
+    )
 
 
-def _describe(histogram: np.ndarray) -> dict[str, Any]:
+def _describe(histogram: np.ndarray, steps: _Steps) -> dict[str, Any]:
     """Statistics of the values that `histogram` (65536,) counts."""
     count = int(histogram.sum())
     if count == 0:
         return {"count": 0}
-    value = np.arange(len(histogram))
+    value = steps.value(np.arange(len(histogram)))
     mean = float((histogram * value).sum() / count)
     variance = float((histogram * (value - mean) ** 2).sum() / count)
     present = np.flatnonzero(histogram)
     rank = np.searchsorted(np.cumsum(histogram), np.array(PERCENTILES) / 100 * count)
+
+    def told(index: int) -> float:
+        found = float(steps.value(np.array(index)))
+        return int(found) if steps.size == 1 else round(found, 2)
+
     return {
         "count": count,
         "mean": round(mean, 3),
         "std": round(variance**0.5, 3),
-        "min": int(present[0]),
-        "max": int(present[-1]),
-        "percentiles": {str(p): int(v) for p, v in zip(PERCENTILES, rank, strict=True)},
+        "min": told(int(present[0])),
+        "max": told(int(present[-1])),
+        "percentiles": {str(p): told(int(k)) for p, k in zip(PERCENTILES, rank, strict=True)},
     }
 
 

@@ -23,6 +23,7 @@ from rasterio.io import MemoryFile
 
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
+from olmoearth_core.imagery import clouds
 from olmoearth_core.imagery.footprint import lonlat_outline, near
 from olmoearth_core.imagery.read import AssetReader, Failure, Header, blocks_of
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
@@ -78,6 +79,8 @@ def export(run: StageRun) -> dict[str, Any]:
         TransientError: the network is down; what was copied is kept for the next run.
     """
     scenes = read_scenes(run.files["scenes"], run.project.root)
+    if run.project.config.imagery.cloud_mask == "none":
+        scenes = replace(scenes, scenes=tuple(replace(scene, mask=None) for scene in scenes.scenes))
     windows = training_windows(read_labels(run.project), run.project.config.model.window_size)
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)
@@ -101,15 +104,20 @@ def export(run: StageRun) -> dict[str, Any]:
 
 def _assets_to_copy(run: StageRun, scenes: SceneList, windows: Sequence[TrainingWindow]) -> list[_Asset]:
     """Every asset of every scene that is near a window in one of its timesteps."""
-    framing = run.project.config.imagery.framing
+    imagery = run.project.config.imagery
+    framing = imagery.framing
     steps = {day: framing.spans(day) for day in {window.date for window in windows}}
     assets = []
     for scene in scenes.scenes:
         days = {day for day, spans in steps.items() if any(scene.in_step(step) for step in spans)}
         boxes = {window.box: None for window in windows if window.date in days and near(scene.bbox, window.box)}
-        if boxes:
-            named = {**scene.assets, **({} if scene.mask is None else {MASK: scene.mask})}
-            assets += [_Asset(scene, name, href, tuple(boxes)) for name, href in named.items()]
+        if not boxes:
+            continue
+        # s2cloudless looks around a window before it judges it
+        wide = {clouds.around(box): None for box in boxes} if imagery.cloud_mask == "s2cloudless" else boxes
+        assets += [_Asset(scene, name, href, tuple(wide)) for name, href in scene.assets.items()]
+        if scene.mask is not None:
+            assets.append(_Asset(scene, MASK, scene.mask, tuple(boxes)))
     return assets
 
 

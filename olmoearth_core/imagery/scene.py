@@ -21,6 +21,7 @@ from olmoearth_core.imagery.presets import Named, catalogue_of, locate, preset_o
 from olmoearth_core.store import write_json
 
 SCHEMA_VERSION = 2
+READABLE = (1, 2)
 
 Stored = Literal["numbers", "power", "decibels"]
 """What the pixels of an asset are: whole numbers (reflectance x 10000, counts), linear backscatter, or dB of it."""
@@ -99,9 +100,9 @@ class Scene:
             cloud_cover=None if cloud_cover is None else float(cloud_cover),
             assets={str(band): str(href) for band, href in value["assets"].items()},
             mask=value["mask"],
-            stored=value["stored"],
+            stored=value.get("stored", "numbers"),
             offset=int(value["offset"]),
-            reason=str(value["reason"]),
+            reason=str(value["reason"] if "reason" in value else value["offset_reason"]),  # lists of version 1
             bbox=(west, south, east, north),
             acquisition=str(value.get("acquisition", "")),
         )
@@ -169,7 +170,7 @@ def read_scenes(path: Path, root: Path) -> SceneList:
     """
     try:
         value = json.loads(path.read_text())
-        if value["schema_version"] != SCHEMA_VERSION:
+        if value["schema_version"] not in READABLE:
             raise CatalogueError(
                 f"{path}: scene list of version {value['schema_version']}, this platform reads {SCHEMA_VERSION}. "
                 "Remove the file; the next run searches again."

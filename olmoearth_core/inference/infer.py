@@ -183,7 +183,7 @@ def map_tiles(
         the record of every tile, in the order of the plan.
     """
     run.meter.device = str(model.segmenter.device)
-    card, composite = model.card, run.project.config.imagery.composite
+    card, imagery = model.card, run.project.config.imagery
     steps = [Timestep(start, end) for start, end in plan.timesteps]
     reader = AssetReader(run.meter, workers=READERS)
 
@@ -192,7 +192,16 @@ def map_tiles(
         windows = tile_windows(area, box, plan.layout)
         around = reduce(PixelBox.union, windows)
         cubes = {
-            modality: compose(scenes, around, steps, modality=modality, bands=bands, composite=composite, reader=reader)
+            modality: compose(
+                scenes,
+                around,
+                steps,
+                modality=modality,
+                bands=bands,
+                composite=imagery.composite,
+                cloud_mask=imagery.cloud_mask,
+                reader=reader,
+            )
             for modality, bands in card.bands.items()
         }
         return TileInput(box, area.mask(box), windows, cubes)

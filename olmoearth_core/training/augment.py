@@ -14,6 +14,8 @@ VIEWS = 8
 """The symmetries of a square: four right-angle turns, each mirrored or not."""
 GAIN = 0.03
 """Standard deviation of the brightness of a timestep, and of a band in it: what atmospheric correction leaves."""
+DECIBELS = 0.33
+"""The same of radar backscatter: Sentinel-1's absolute accuracy is 1 dB at three standard deviations."""
 DROP = 0.1
 """Share of the timesteps that are hidden."""
 
@@ -29,21 +31,26 @@ def view(array: np.ndarray, index: int) -> np.ndarray:
     return turned[..., ::-1] if index >= 4 else turned
 
 
-def brighten(reflectance: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def brighten(cube: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Windows with a brightness of their own for each timestep, and for each band in it.
 
     Args:
-        reflectance: (B, T, C, H, W) unsigned whole numbers, 0 where there is no data.
+        cube: (B, T, C, H, W), 0 where there is no data: unsigned whole numbers (reflectance, counts), which are
+            multiplied; or float32 in dB, to which is added.
 
     Returns:
-        the same shape and dtype; 0 stays 0, and nothing else becomes 0.
+        the same shape and dtype; 0 stays 0, and of whole numbers nothing else becomes 0.
     """
-    b, t, c = reflectance.shape[:3]
-    deviation = GAIN / np.sqrt(2)
-    gain = 1 + random.normal(0, deviation, (b, t, 1)) + random.normal(0, deviation, (b, t, c))
-    shown = np.rint(reflectance * gain[..., None, None].astype(np.float32))
-    limit = np.iinfo(reflectance.dtype).max
-    changed: np.ndarray = np.where(reflectance == 0, 0, np.clip(shown, 1, limit)).astype(reflectance.dtype)
+    b, t, c = cube.shape[:3]
+    in_decibels = cube.dtype.kind == "f"
+    deviation = (DECIBELS if in_decibels else GAIN) / np.sqrt(2)
+    change = random.normal(0, deviation, (b, t, 1)) + random.normal(0, deviation, (b, t, c))
+    change = change[..., None, None].astype(np.float32)
+    if in_decibels:
+        shown = cube + change
+    else:
+        shown = np.clip(np.rint(cube * (1 + change)), 1, np.iinfo(cube.dtype).max)
+    changed: np.ndarray = np.where(cube == 0, 0, shown).astype(cube.dtype)
     return changed
 
 

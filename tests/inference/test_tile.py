@@ -19,7 +19,8 @@ def cube(valid: np.ndarray) -> Cube:
     timesteps = len(valid)
     data = np.broadcast_to(np.arange(64, dtype=np.uint16), (timesteps, 1, 32, 64)) * valid[:, None]
     dates = np.arange("2024-01", "2024-12", dtype="datetime64[M]")[:timesteps].astype("datetime64[D]")
-    return Cube("sentinel2_l2a", ("B02",), data, valid, valid.astype(np.uint8), dates, BOX)
+    observed = np.zeros(valid.shape, np.int32)
+    return Cube("sentinel2_l2a", ("B02",), data, valid.astype(np.uint8), observed, dates, BOX)
 
 
 def all_valid() -> np.ndarray:
@@ -58,7 +59,8 @@ def test_few_rows_stay_empty(size: int) -> None:
     valid = np.ones((1, 1200, 1200), bool)
     box = around.pad(88)
     dates = np.array(["2024-05-01"], "datetime64[D]")
-    whole = Cube("sentinel2_l2a", (), np.empty((1, 0, 1200, 1200)), valid, valid.astype(np.uint8), dates, box)
+    observed = np.zeros(valid.shape, np.int32)
+    whole = Cube("sentinel2_l2a", (), np.empty((1, 0, 1200, 1200)), valid.astype(np.uint8), observed, dates, box)
     layout = Layout(tile_size=1024, window_size=64, patch_size=8, stride=48)
     made = list(batches(windows, {"sentinel2_l2a": whole}, layout, [size]))
     assert len(made) * size <= 1.1 * len(windows)

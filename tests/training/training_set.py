@@ -10,9 +10,10 @@ import geopandas as gpd
 import numpy as np
 from shapely.geometry import box
 
-from olmoearth_core.dataset.cubes import Layout, Sample, create_cubes
+from olmoearth_core.dataset.cubes import Composed, Layout, Sample, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS
 from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.manifest import Manifest, describe_outputs, read_manifest, write_manifest
 from olmoearth_core.progress import Progress, Silent
@@ -52,6 +53,23 @@ def shore_sample(seed: int) -> Sample:
     )
 
 
+def composed(sample: Sample) -> Composed:
+    """A sample as preprocessing would have stored it."""
+    cubes = {
+        m: Cube(
+            m,
+            BANDS,
+            data,
+            sample.valid[m].astype(np.uint8),
+            np.zeros(sample.valid[m].shape, np.int32),
+            sample.dates,
+            GRID.box(0, 0, SIZE, SIZE),
+        )
+        for m, data in sample.inputs.items()
+    }
+    return Composed(cubes, sample.target)
+
+
 def write_training_set(
     folder: Path, change: Callable[[str, Sample], Sample] = lambda _split, sample: sample, splits: Any = SPLITS
 ) -> Path:
@@ -60,7 +78,7 @@ def write_training_set(
         GRID, SIZE, 2, ("land", "water"), bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"}
     )
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
-    create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, samples)
+    create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]
     table = {"cube": range(len(samples)), "split": list(splits)}
     gpd.GeoDataFrame(table, geometry=outlines, crs=GRID.crs).to_parquet(folder / WINDOWS)
