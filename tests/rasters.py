@@ -164,12 +164,12 @@ def sentinel2_layers(
     return layers
 
 
-def open_scenes(catalogue: Path) -> SceneList:
+def open_scenes(catalogue: Path, modalities: Sequence[str] = ("sentinel2_l2a",)) -> SceneList:
     """Every scene of a static catalogue, as a search would find it."""
     query = Query(
         catalogue=catalogue.name,
         collections=(),
-        modalities=("sentinel2_l2a",),
+        modalities=tuple(modalities),
         area=box(-180, -90, 180, 90),
         spans=((date(2000, 1, 1), date(2100, 1, 1)),),
         max_cloud_cover=100.0,
