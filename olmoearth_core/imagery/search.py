@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import CatalogueError, NoSceneError
 from olmoearth_core.framing import Timestep
+from olmoearth_core.imagery.access import Access, access_of
 from olmoearth_core.imagery.address import join, relative
 from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
 from olmoearth_core.imagery.harmonise import sentinel2_offset
@@ -131,17 +132,19 @@ def _freeze(
     if path.exists() and not refresh:
         read_scenes(path, project.root)  # a damaged file is told now, not in the middle of a stage
         return path
-    scenes = search(query, project.root, progress)
+    scenes = search(query, project.root, progress, access_of(project))
     scenes.write(path)
     progress.note(f"{len(scenes.scenes)} scenes found for the {what}; kept in {path.relative_to(project.root)}")
     return path
 
 
-def search(query: Query, root: Path, progress: Progress) -> SceneList:
+def search(query: Query, root: Path, progress: Progress, access: Access | None = None) -> SceneList:
     """Ask the catalogue.
 
     Args:
         root: the folder that the catalogue's path starts from.
+        progress: told of each item.
+        access: the settings by which servers are reached.
 
     Raises:
         CatalogueError: the catalogue cannot be read, or has no such scene.
@@ -150,9 +153,10 @@ def search(query: Query, root: Path, progress: Progress) -> SceneList:
     items = {}
     for name in query.modalities:
         modality, where = get_modality(name), catalogue_of(query.catalogue, name)
-        catalogue = opened[where] = opened.get(where) or Catalogue(where, root)
+        catalogue = opened[where] = opened.get(where) or Catalogue(where, root, access)
         default = (modality.collection,) if catalogue.is_api else ()
-        for found in catalogue.items(query.area, query.spans, query.collections_of(name) or default, progress):
+        collections, limit = query.collections_of(name) or default, query.max_cloud_cover
+        for found in catalogue.items(query.area, query.spans, collections, progress, max_cloud_cover=limit):
             items[name, found.item["id"]] = (found, modality, catalogue)
     scenes, left = [], _Counts(items=len(items))
     for found, modality, catalogue in items.values():
