@@ -254,7 +254,16 @@ def _checked(item: Any, href: str) -> Json:
         raise CatalogueError(f"{href}: item {name} has no datetime; a scene needs one. Correct the catalogue")
     if not item.get("bbox") or not item.get("geometry"):
         raise CatalogueError(f"{href}: item {name} has no geometry and bbox; a scene needs both. Correct the catalogue")
+    box = item["bbox"]
+    if not isinstance(box, list) or len(box) not in (4, 6) or not all(_finite(edge) for edge in box):
+        raise CatalogueError(f"{href}: item {name} has a bbox that is none ({box!r}); correct the catalogue")
+    if odd := [key for key, asset in item["assets"].items() if not isinstance(asset, dict) or not asset.get("href")]:
+        raise CatalogueError(f"{href}: item {name}: its asset {odd[0]} has no address (href); correct the catalogue")
     return item
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def _describe(value: Any) -> str:

@@ -20,7 +20,7 @@ from olmoearth_core.errors import ImageryError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.cube import Cube
-from olmoearth_core.imagery.footprint import near
+from olmoearth_core.imagery.footprint import check_place, near
 from olmoearth_core.imagery.mask import clear_pixels, has_data
 from olmoearth_core.imagery.modality import Modality, get_modality
 from olmoearth_core.imagery.read import AssetReader
@@ -141,6 +141,7 @@ class _Observer:
         address = self.scenes.address(scene, href)
         try:
             header = self.reader.header(address)
+            check_place(scene.bbox, header.grid)
             how = self._plan(header.grid, method)
             if how is None:
                 return None

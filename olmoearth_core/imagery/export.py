@@ -25,7 +25,7 @@ from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.blocks import blocks_of
-from olmoearth_core.imagery.footprint import lonlat_outline, near
+from olmoearth_core.imagery.footprint import check_place, lonlat_outline, near
 from olmoearth_core.imagery.read import AssetReader, Failure, Header
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
@@ -150,6 +150,7 @@ def _copy(address: str, target: Path, asset: _Asset, reader: AssetReader, needs:
     if target.exists():
         return True
     header = reader.header(address)
+    check_place(asset.scene.bbox, header.grid)
     blocks = needs.blocks(header, asset.boxes, asset.method)
     if not blocks:
         return False

@@ -113,6 +113,8 @@ class SceneList:
     """Ordered by date, then name."""
     root: Path
     """What a `catalogue` that is a path is relative to: the project folder, or the export folder. Not in the file."""
+    dropped: tuple[Mapping[str, str], ...] = ()
+    """Items that the search found and left out as copies or older versions of others: {"item", "reason"}."""
     _places: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _addresses: dict[tuple[str, str | None, str], Address | str] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -153,6 +155,7 @@ class SceneList:
             "catalogue": self.catalogue if isinstance(self.catalogue, str) else dict(self.catalogue),
             "query": dict(self.query),
             "scenes": [scene.to_json() for scene in self.scenes],
+            **({"dropped": [dict(item) for item in self.dropped]} if self.dropped else {}),
         }
 
     def write(self, path: Path) -> None:
@@ -180,7 +183,7 @@ def read_scenes(path: Path, root: Path) -> SceneList:
         scenes = tuple(Scene.from_json(scene) for scene in value["scenes"])
         catalogue = value["catalogue"]
         named = {str(k): str(v) for k, v in catalogue.items()} if isinstance(catalogue, dict) else str(catalogue)
-        return SceneList(named, value["query"], scenes, root)
+        return SceneList(named, value["query"], scenes, root, tuple(value.get("dropped", ())))
     except FileNotFoundError:
         raise CatalogueError(f"{path}: no such scene list; run the stage again to search the catalogue") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
