@@ -68,7 +68,8 @@ def without_duplicates(items: Sequence[Json]) -> tuple[list[Json], list[Dropped]
 
     Of several versions the one of the newest processing baseline stays, then the one made last, then the last by name.
     Items are versions of each other that agree in satellite, tile, start of sensing and ground; what does not say its
-    tile is compared by orbit, time and footprint, and what does not say its orbit by name. Of items that share a name and nothing else the first stays.
+    tile is compared by orbit, time and footprint, and what does not say its orbit by name. Of items that share a name
+    and nothing else the first stays.
     """
     looks: dict[tuple[str, ...], list[Json]] = {}
     dropped = []
