@@ -107,6 +107,27 @@ class LabelsConfig(Section):
     """Vector file; labels outside it are not used."""
 
 
+class AccessConfig(Section):
+    """How servers are reached (imagery/access.py); where a key is left out, the environment's AWS_* settings hold."""
+
+    profile: str | None = Field(None, min_length=1)
+    """Profile of ~/.aws/config."""
+    endpoint: str | None = Field(None, pattern="^https?://")
+    """URL of an S3 server that is not AWS."""
+    requester_pays: bool = False
+    """Agree to pay for what is read from buckets that ask it."""
+    anonymous: bool = False
+    """Read public buckets without credentials."""
+    attempts: int = Field(5, ge=1, le=20)
+    """Times that a request is made before a fault that may pass is believed."""
+    first_pause: float = Field(0.5, ge=0, le=60)
+    """Seconds before the second attempt; doubles with each."""
+    timeout: float = Field(60.0, gt=0, le=3600)
+    """Seconds that one request may take."""
+    connections: int = Field(8, ge=1, le=256)
+    """Requests at once to one host."""
+
+
 class ImageryConfig(Section):
     """Which imagery, and how it is framed in time."""
 
@@ -116,6 +137,7 @@ class ImageryConfig(Section):
     collections: Annotated[list[str] | dict[str, list[str]], PlainValidator(_collections)] = Field(default_factory=list)
     """Collections to search, or a list of them for each modality; empty means the modality's usual one on an API,
     every one in a static catalogue."""
+    access: AccessConfig = AccessConfig()
     modalities: Annotated[list[Literal["sentinel2_l2a", "sentinel1", "landsat"]], AfterValidator(_distinct)] = Field(
         ["sentinel2_l2a"], min_length=1
     )

@@ -24,8 +24,10 @@ from rasterio.io import MemoryFile
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery import clouds
-from olmoearth_core.imagery.footprint import lonlat_outline, near
-from olmoearth_core.imagery.read import AssetReader, Failure, Header, blocks_of
+from olmoearth_core.imagery.access import access_of
+from olmoearth_core.imagery.blocks import blocks_of
+from olmoearth_core.imagery.footprint import check_place, lonlat_outline, near
+from olmoearth_core.imagery.read import AssetReader, Failure, Header
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.labels.labels import read_labels
@@ -126,7 +128,7 @@ def _copy_all(run: StageRun, scenes: SceneList, assets: Sequence[_Asset]) -> tup
     copied = set()
     needs = _Needs()
     with (
-        AssetReader(run.meter, keep_open=THREADS) as reader,
+        AssetReader(run.meter, keep_open=THREADS, access=access_of(run.project)) as reader,
         ThreadPoolExecutor(THREADS, thread_name_prefix="export") as pool,
         run.progress.bar("copy assets", len(assets)) as advance,
     ):
@@ -156,6 +158,7 @@ def _copy(address: str, target: Path, asset: _Asset, reader: AssetReader, needs:
     if target.exists():
         return True
     header = reader.header(address)
+    check_place(asset.scene.bbox, header.grid)
     blocks = needs.blocks(header, asset.boxes, asset.method)
     if not blocks:
         return False

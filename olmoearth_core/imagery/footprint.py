@@ -1,16 +1,29 @@
-"""Where scenes and boxes lie on the globe, roughly: enough to leave out what cannot touch."""
+"""Where scenes and boxes lie on the globe, roughly: enough to leave out what cannot touch.
+
+Longitudes turn: a box across the antimeridian is one box here (its east exceeds 180) and two where others are told
+(`within_180`); one that holds a pole has all longitudes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import shapely
+from numpy.typing import NDArray
 from pyproj import Transformer
+from shapely.geometry.base import BaseGeometry
 
+from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.grid import PixelBox
+from olmoearth_core.imagery.sampling import SourceGrid
 
 MARGIN = 0.1
 """Degrees (about 10 km) by which a catalogue's bounding box may be too small without a pixel being lost."""
+STEPS = 9
+"""Points along an edge of a box that is taken to degrees: its edges bend."""
 
 Bounds = tuple[float, float, float, float]
 
@@ -21,24 +34,139 @@ def near(bbox: Bounds, box: PixelBox) -> bool:
     `bbox` is (west, south, east, north) in degrees, west > east where it crosses the antimeridian. Generous on
     purpose: whether it does is decided by the asset's own header.
     """
-    west, south, east, north = bbox
-    left, bottom, right, top = lonlat_bounds(box)
-    if top < south - MARGIN or bottom > north + MARGIN:
-        return False
-    if west > east:
-        east += 360
-    return any(left + turn <= east + MARGIN and right + turn >= west - MARGIN for turn in (-360, 0, 360))
+    return _touch(bbox, lonlat_bounds(box))
+
+
+@lru_cache(maxsize=4096)
+def check_place(bbox: Bounds, grid: SourceGrid) -> None:
+    """Refuse an asset whose pixels lie elsewhere than its scene.
+
+    Args:
+        bbox: of the scene, as for `near`.
+        grid: where the asset's header says that its pixels are.
+
+    Raises:
+        ImageryError: the two have no place in common; or the header's place is none on Earth.
+    """
+    a, b, c, d, e, f = grid.transform
+    columns, rows = np.array([0, grid.width, 0, grid.width]), np.array([0, 0, grid.height, grid.height])
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    edges = np.array([[x.min(), y.min(), x.max(), y.max()]])
+    west, south, east, north = (float(edge) for edge in _bounds_in_degrees(edges, grid.crs)[0])
+    if not np.isfinite([west, south, east, north]).all():
+        raise ImageryError(f"its header places it nowhere on Earth ({grid.crs}, transform {grid.transform})")
+    if not _touch(bbox, (west, south, east, north)):
+        raise ImageryError(
+            f"its header places it at {_told((west, south, east, north))}, and the catalogue at {_told(bbox)}: one of "
+            "them is wrong, so it is not used"
+        )
 
 
 @lru_cache(maxsize=4096)
 def lonlat_bounds(box: PixelBox) -> Bounds:
     """(west, south, east, north) of a box in degrees; east may exceed 180 where the box crosses the antimeridian."""
-    left, bottom, right, top = box.bounds
-    x, y = np.meshgrid(np.linspace(left, right, 5), np.linspace(bottom, top, 5))
-    longitude, latitude = _to_degrees(box.grid.crs).transform(x, y)
-    if longitude.max() - longitude.min() > 180:
-        longitude = np.where(longitude < 0, longitude + 360, longitude)
-    return float(longitude.min()), float(latitude.min()), float(longitude.max()), float(latitude.max())
+    west, south, east, north = (float(edge) for edge in _bounds_in_degrees(np.array([box.bounds]), box.grid.crs)[0])
+    return west, south, east, north
+
+
+def boxes_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[Any]:
+    """Boxes (N, 4) left, bottom, right, top in `crs` -> N geometries in degrees that hold them, within -180 to 180."""
+    edges = _bounds_in_degrees(bounds, crs)
+    boxes: NDArray[Any] = shapely.box(*edges.T)
+    for k in np.flatnonzero(edges[:, 2] > 180):
+        boxes[k] = within_180(boxes[k])
+    return boxes
+
+
+def within_180(area: BaseGeometry) -> BaseGeometry:
+    """An area in degrees with what lies beyond the antimeridian on its other side, and nothing beyond the poles."""
+    west, south, east, north = area.bounds
+    if west >= -180 and east <= 180 and south >= -90 and north <= 90:
+        return area
+    parts = [
+        shapely.transform(
+            shapely.intersection(area, shapely.box(turn - 180, -90, turn + 180, 90)),
+            lambda xy, turn=turn: xy - np.array([turn, 0]),
+        )
+        for turn in (-360, 0, 360)
+    ]
+    return shapely.union_all([part for part in parts if not part.is_empty])
+
+
+def across_180(areas: Sequence[BaseGeometry] | NDArray[Any]) -> NDArray[Any]:
+    """Areas on both sides of the antimeridian as neighbours: the western hemisphere beyond 180; others as they are."""
+    bounds = shapely.bounds(np.asarray(areas, object))
+    west, east = np.nanmin(bounds[:, 0]), np.nanmax(bounds[:, 2])
+    if east - west <= 180:
+        return np.asarray(areas, object)
+    parts = shapely.get_parts(np.asarray(areas, object))
+    left = shapely.bounds(parts)[:, 2] <= 0
+    turned = parts.copy()
+    turned[left] = shapely.transform(parts[left], lambda xy: xy + np.array([360, 0]))
+    span = shapely.total_bounds(turned)
+    return turned if span[2] - span[0] < east - west else np.asarray(areas, object)
+
+
+def footprint_of(item: dict[str, Any]) -> BaseGeometry:
+    """The geometry of a STAC Item in degrees, valid, within -180 to 180.
+
+    A ring whose longitudes jump from one end to the other crosses the antimeridian, though the standard wants it cut.
+
+    Raises:
+        CatalogueError: it is no geometry.
+    """
+    try:
+        parts = shapely.get_parts(shapely.geometry.shape(item["geometry"]))
+        whole = [_unrolled(part) if part.geom_type == "Polygon" else part for part in parts]
+        return shapely.union_all([within_180(shapely.make_valid(part)) for part in whole])
+    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise CatalogueError(
+            f"item {item.get('id')}: its geometry is none ({type(error).__name__}); correct the catalogue"
+        ) from error
+
+
+def _unrolled(polygon: BaseGeometry) -> BaseGeometry:
+    x = shapely.get_coordinates(polygon)[:, 0]
+    if len(x) < 2 or np.abs(np.diff(x)).max() <= 180:
+        return polygon
+    return shapely.transform(polygon, lambda xy: np.where(xy[:, :1] < 0, xy + np.array([360, 0]), xy))
+
+
+def _touch(bbox: Bounds, bounds: Bounds) -> bool:
+    """Whether two boxes in degrees have a place in common, or nearly."""
+    west, south, east, north = bbox
+    left, bottom, right, top = bounds
+    if top < south - MARGIN or bottom > north + MARGIN:
+        return False
+    if west > east:
+        east += 360
+    # near the poles a degree of longitude is short, and the margin counts many of them
+    margin = MARGIN / max(np.cos(np.radians(min(max(abs(bottom), abs(top)), 90.0))), 1e-6)
+    return any(left + turn <= east + margin and right + turn >= west - margin for turn in (-360, 0, 360))
+
+
+def _bounds_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+    """(N, 4) left, bottom, right, top in `crs` -> (N, 4) west, south, east, north; east beyond 180 where it crosses."""
+    share = np.linspace(0, 1, STEPS)
+    u, v = (grid.ravel() for grid in np.meshgrid(share, share))
+    left, bottom, right, top = (edge[:, None] for edge in bounds.T)
+    transformer = _to_degrees(crs)
+    longitude, latitude = transformer.transform(left + (right - left) * u, bottom + (top - bottom) * v)
+    crosses = longitude.max(axis=1) - longitude.min(axis=1) > 180
+    longitude = np.where(crosses[:, None] & (longitude < 0), longitude + 360, longitude)
+    edges = np.stack([longitude.min(axis=1), latitude.min(axis=1), longitude.max(axis=1), latitude.max(axis=1)], axis=1)
+    if not transformer.source_crs.is_geographic:
+        for pole in (90.0, -90.0):
+            x, y = transformer.transform(0.0, pole, direction="INVERSE")
+            holds = (bounds[:, 0] <= x) & (x <= bounds[:, 2]) & (bounds[:, 1] <= y) & (y <= bounds[:, 3])
+            edges[holds, 0], edges[holds, 2] = -180, 180
+            edges[holds, 3 if pole > 0 else 1] = pole
+    return edges
+
+
+def _told(bbox: Bounds) -> str:
+    west, south, east, north = bbox
+    return f"{west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N"
 
 
 def lonlat_outline(box: PixelBox) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery import clouds
+from olmoearth_core.imagery.footprint import check_place
 from olmoearth_core.imagery.mask import clear_pixels, has_data
 from olmoearth_core.imagery.modality import Modality
 from olmoearth_core.imagery.read import AssetReader
@@ -158,7 +159,9 @@ class _Sampler:
         """The part of an asset that fills the box, and how; None where it does not touch it."""
         address = self._scenes.address(scene, href)
         try:
-            how = self._plan(self._reader.header(address).grid, method)
+            grid = self._reader.header(address).grid
+            check_place(scene.bbox, grid)
+            how = self._plan(grid, method)
             return None if how is None else (how, self._reader.read(address, how.window))
         except ImageryError as error:
             self._reader.lost(scene.id, asset, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,22 @@ def locate(name: str, root: Path) -> str:
     return name if is_url(name) else join(str(root / "project.yaml"), str(Path(name).expanduser()))
 
 
-def wants_token(preset: Preset, address: str, catalogue: str) -> bool:
-    """Whether the host of `address` is one that `preset` gives tokens for (or the catalogue's own, for a mirror)."""
+def token_url(preset: Preset, address: str, catalogue: str, collection: str | None) -> str:
+    """Where the token is given that `address` needs; empty where it needs none, or its host must not see one.
+
+    PC_SDK_SAS_URL names another server for tokens, as it does for the Planetary Computer's own tools.
+
+    Args:
+        preset: what is known of the catalogue.
+        address: of the asset.
+        catalogue: URL of the catalogue; the host of a mirror may see its own tokens.
+        collection: of the scene.
+    """
     place = urlsplit(address)
     if not preset.token_url or place.scheme not in ("http", "https"):
-        return False
+        return ""
     own = catalogue != preset.url and place.hostname == urlsplit(catalogue).hostname
-    return own or str(place.hostname).endswith(preset.token_hosts)
+    if not own and not str(place.hostname).endswith(preset.token_hosts):
+        return ""
+    base = os.environ.get("PC_SDK_SAS_URL") or preset.token_url
+    return f"{base.rstrip('/')}/{collection}"

@@ -1,20 +1,22 @@
 """Reading pixels of assets, wherever they lie: a folder, https, s3.
 
-One `AssetReader` serves many threads. It keeps datasets open between reads, tries again what is worth it, remembers
-what cannot be read with the reason, and counts the bytes.
+One `AssetReader` serves many threads. It reads whole blocks and keeps them (blocks.py), keeps datasets open between
+reads, tries again what is worth it, asks no host for more at once than it may, remembers what cannot be read with the
+reason, and counts the bytes. Always at full resolution: how the overviews of a COG were made is not known, and a pixel
+made of them would be another than the mean of the pixels below it.
 """
 
 from __future__ import annotations
 
 import os
-import random
+import re
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,33 +25,21 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import FilePath
 
-from olmoearth_core.errors import ImageryError, TransientError
+from olmoearth_core.errors import ImageryError
+from olmoearth_core.imagery.access import Access
 from olmoearth_core.imagery.address import is_url
+from olmoearth_core.imagery.blocks import MANY, Block, BlockCache, blocks_of, cut, split, window_of, worth_keeping
+from olmoearth_core.imagery.remote import Fetcher, RemoteFile
 from olmoearth_core.imagery.sampling import SourceGrid, SourceWindow
 from olmoearth_core.stage import Meter
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
-ATTEMPTS = 5
-FIRST_PAUSE = 0.5
-"""Seconds before the second attempt; doubles with each, times a random factor so that many readers do not march."""
-_PASSING = (
-    "timed out", "timeout", "curl error", "connection", "reset by peer", "temporarily", "could not resolve host",
-    "slowdown", "reduce your request rate", "http error code : 5", "http error code: 5", "response_code=5",
-    "http response code: 5", "http response code: 429", "response_code=429", "http response code: 408", "partial file",
-    "bytes, expected",  # GDAL got fewer than it asked for: a body that was cut short
-)  # fmt: skip
-_NETWORK = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder beside the asset
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MULTIRANGE": "SERIAL",  # parallel ranges are not retried (GDAL issue 12933)
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    # a failed request must not be remembered as "no such file"; open datasets still cache what they have read
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
-}
+KEPT_BYTES = 128 * 2**20
+"""Decoded blocks that a reader remembers."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +69,18 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         meter: counts the stored (compressed) bytes of the blocks that were read.
         workers: threads for `map`; 1 reads in the caller's thread.
         keep_open: datasets kept open between reads.
+        access: the settings by which servers are reached.
     """
 
-    def __init__(self, meter: Meter | None = None, *, workers: int = 1, keep_open: int = 256):
+    def __init__(
+        self, meter: Meter | None = None, *, workers: int = 1, keep_open: int = 256, access: Access | None = None
+    ):
         self._meter = meter
         self._keep_open = keep_open
+        self._fetcher = Fetcher(access or Access(), self._count)
         self._idle: OrderedDict[str, list[_Dataset]] = OrderedDict()
         self._headers: dict[str, Header] = {}
+        self._blocks = BlockCache(KEPT_BYTES)
         self._failures: set[Failure] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read") if workers > 1 else None
@@ -105,6 +100,8 @@ class AssetReader(AbstractContextManager["AssetReader"]):
             self._idle.clear()
         for dataset in idle:
             dataset.close()
+        self._fetcher.close()
+        self._blocks.clear()
 
     @property
     def failures(self) -> list[Failure]:
@@ -128,47 +125,66 @@ class AssetReader(AbstractContextManager["AssetReader"]):
             ImageryError: it cannot be opened (not there, not allowed, no raster), or has no georeference.
             TransientError: as `read`.
         """
-        if address not in self._headers:
-            self._headers[address] = self._with(address, lambda dataset: dataset.header)
-        return self._headers[address]
+        header = self._headers.get(address)
+        if header is None:
+            header = self._headers[address] = self._with(address, lambda dataset: dataset.header)
+        return header
 
     def read(self, address: str, window: SourceWindow) -> NDArray[Any]:
         """The pixels (h, w) of `window` in the asset's dtype; 0 where they are nodata or outside the asset.
+
+        They may be shared with other readers of the same block: not to be written to.
 
         Raises:
             ImageryError: the window cannot be read, and trying again would not help (401, 403, 404; a broken file).
             TransientError: the network or server failed in all attempts (time-out, no connection, 429, 5xx, cut body).
         """
-        return self._with(address, lambda dataset: self._counted(dataset, window))
+        header = self.header(address)
+        inside = window.inside(header.grid)
+        if inside.top >= inside.bottom or inside.left >= inside.right:
+            return np.zeros(window.shape, header.dtype)
+        wanted = blocks_of(inside, header.block)
+        if len(wanted) > MANY or not worth_keeping(header.block):
+            pixels = self._with(address, lambda dataset: self._counted(dataset, inside))
+            return cut(window, [(inside, pixels)])
+        found = {block: self._blocks.get(address, block) for block in wanted}
+        if missing := [block for block in wanted if found[block] is None]:
+            found.update(self._fetch(address, header, missing))
+        return cut(
+            window,
+            [(window_of(k, header.block, header.grid), pixels) for k, pixels in found.items() if pixels is not None],
+        )
+
+    def _fetch(self, address: str, header: Header, missing: Sequence[Block]) -> Iterable[tuple[Block, NDArray[Any]]]:
+        """Read blocks and remember them; those that make up a rectangle in one go."""
+
+        def place(block: Block) -> SourceWindow:
+            return window_of(block, header.block, header.grid)
+
+        (top, left), (bottom, right) = map(min, zip(*missing, strict=True)), map(max, zip(*missing, strict=True))
+        together = (bottom - top + 1) * (right - left + 1) == len(missing)
+        for some in [missing] if together else [[block] for block in missing]:
+            first, last = place(some[0]), place(some[-1])
+            window = SourceWindow(first.top, last.bottom, first.left, last.right)
+            pixels = self._with(address, lambda dataset, window=window: self._counted(dataset, window))  # type: ignore[misc]
+            for block, own in split(window, pixels, some, place):
+                self._blocks.put(address, block, own)
+                yield block, own
 
     def _counted(self, dataset: _Dataset, window: SourceWindow) -> NDArray[Any]:
         pixels = dataset.read(window)
-        if self._meter:
-            stored = dataset.newly_read_bytes(window)
-            with self._lock:
-                self._meter.bytes_read += stored
+        if self._meter and not dataset.remote:
+            self._count(dataset.newly_read_bytes(window))
         return pixels
 
-    def _with(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
-        """Call `use` with the open dataset; over a network again, with growing pauses, on faults that may pass."""
-        if not is_url(address):
-            return self._once(address, use)
-        for attempt in range(ATTEMPTS):
-            try:
-                with rasterio.Env(**_NETWORK):
-                    return self._once(address, use)
-            except TransientError as error:
-                reason = str(error)
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise TransientError(
-            f"{address.split('?')[0]}: cannot be read at the moment: {reason} ({ATTEMPTS} attempts). "
-            "Finished work is kept; the same command goes on."
-        )
+    def _count(self, amount: int) -> None:
+        if self._meter:
+            with self._lock:
+                self._meter.bytes_read += amount
 
-    def _once(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
+    def _with(self, address: str, use: Callable[[_Dataset], Result]) -> Result:
         """Lend a dataset to this thread; after an error it is closed, not kept."""
-        dataset = self._borrow(address) or _Dataset(address)
+        dataset = self._borrow(address) or _Dataset(address, self._fetcher)
         try:
             result = use(dataset)
         except BaseException:
@@ -199,18 +215,35 @@ class AssetReader(AbstractContextManager["AssetReader"]):
 class _Dataset:
     """An open asset, used by one thread at a time. Faults become TransientError or ImageryError."""
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, fetcher: Fetcher):
         self._address = address
-        self._seen: set[tuple[int, int]] = set()
-        try:
-            self._dataset = rasterio.open(address, sharing=False)
-        except RasterioError as error:
-            raise _fault(error, address) from error
+        self._file = RemoteFile(fetcher, address) if is_url(address) else None
+        self._seen: set[Block] = set()
+        with self._clear_errors():
+            opened = _Behind(self._file).open if self._file else partial(rasterio.open, address)
+            self._dataset = opened(sharing=False)
         self.close = self._dataset.close
         if self._dataset.crs is None:
             self.close()
             raise ImageryError(f"{_short(address)}: has no coordinate reference system")
         self.header = self._read_header()
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return self._file is not None
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Turn what GDAL says into a sentence; what went wrong below it goes first, even if GDAL went on without."""
+        try:
+            yield
+        except RasterioError as error:
+            if self._file and self._file.fault:
+                raise self._file.fault from error
+            raise ImageryError(_reason(error, self._address)) from error
+        if self._file and self._file.fault:
+            raise self._file.fault
 
     def _read_header(self) -> Header:
         dataset = self._dataset
@@ -224,21 +257,22 @@ class _Dataset:
         return Header(grid, dataset.dtypes[0], dataset.nodata, dataset.block_shapes[0])
 
     def read(self, window: SourceWindow) -> NDArray[Any]:
-        source = self.header.grid
-        inside = window.inside(source)
-        try:
-            pixels: NDArray[Any] = self._dataset.read(1, window=inside.to_rasterio())
-        except RasterioError as error:
-            raise _fault(error, self._address) from error
+        """The pixels of a window that lies inside."""
+        with self._clear_errors():
+            if self._file:
+                self._file.prefetch(self._byte_ranges(window))
+            pixels: NDArray[Any] = self._dataset.read(1, window=window.to_rasterio())
         nodata = self.header.nodata
         if nodata is not None and nodata != 0:
             pixels[np.isnan(pixels) if np.isnan(nodata) else pixels == nodata] = 0
-        if inside == window:
-            return pixels
-        padded = np.zeros(window.shape, pixels.dtype)
-        top, left = inside.top - window.top, inside.left - window.left
-        padded[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-        return padded
+        return pixels
+
+    def _byte_ranges(self, window: SourceWindow) -> Iterator[tuple[int, int]]:
+        """[start, stop) in the file of the blocks that `window` touches; none where the format does not tell."""
+        for row, column in blocks_of(window, self.header.block):
+            offset = self._dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=1)
+            if offset and (size := self._stored_bytes(row, column)):
+                yield int(offset), int(offset) + size
 
     def newly_read_bytes(self, window: SourceWindow) -> int:
         """Stored size of the blocks below `window` that this dataset had not read before."""
@@ -252,29 +286,11 @@ class _Dataset:
         return int(size) if size else 0
 
 
-def blocks_of(window: SourceWindow, block: tuple[int, int]) -> list[tuple[int, int]]:
-    """(row, column) of the blocks of `block` (height, width) that `window` touches, row by row."""
-    height, width = block
-    return [
-        (row, column)
-        for row in range(window.top // height, -(-window.bottom // height))
-        for column in range(window.left // width, -(-window.right // width))
-    ]
+class _Behind(FilePath):
+    """A Python file that GDAL reads. The `opener` that rasterio offers instead binds a dataset to one thread."""
 
-
-def _fault(error: RasterioError, address: str) -> TransientError | ImageryError:
-    reason = _reason(error, address)
-    passing = is_url(address) and any(sign in _chain(error).lower() for sign in _PASSING)
-    return TransientError(reason) if passing else ImageryError(reason)
-
-
-def _chain(error: BaseException | None) -> str:
-    """All that GDAL said: why a block cannot be read stands deeper than that it cannot."""
-    said = []
-    while error is not None:
-        said.append(str(error))
-        error = error.__cause__
-    return " ".join(said)
+    def __init__(self, file: RemoteFile):
+        super(FilePath, self).__init__(file)  # past its own constructor, which warns that rasterio 2 will not have it
 
 
 def _short(address: str) -> str:
@@ -286,6 +302,7 @@ def _reason(error: RasterioError, address: str) -> str:
     cause = error.__cause__ if isinstance(error, RasterioIOError) and error.__cause__ else error
     text = " ".join(str(cause).split())
     name = _short(address)
+    text = re.sub(r"'?/vsipythonfilelike/\S+", name, text)
     for place in (address, os.path.realpath(address)):
         text = text.replace(place, name)
     return text if name in text else f"{name}: {text}"

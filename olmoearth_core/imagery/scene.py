@@ -17,7 +17,7 @@ from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.imagery.address import Address, is_url, join
 from olmoearth_core.imagery.modality import get_modality
-from olmoearth_core.imagery.presets import Named, catalogue_of, locate, preset_of, wants_token
+from olmoearth_core.imagery.presets import Named, catalogue_of, locate, preset_of, token_url
 from olmoearth_core.store import write_json
 
 SCHEMA_VERSION = 2
@@ -120,16 +120,27 @@ class SceneList:
     """Ordered by date, then name."""
     root: Path
     """What a `catalogue` that is a path is relative to: the project folder, or the export folder. Not in the file."""
+    dropped: tuple[Mapping[str, str], ...] = ()
+    """Items that the search found and left out as copies or older versions of others: {"item", "reason"}."""
     _places: dict[str, tuple[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _addresses: dict[tuple[str, str | None, str], Address | str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def address(self, scene: Scene, href: str) -> Address | str:
         """Where to read an asset of `scene`: a URL, or an absolute path."""
-        name, file = self._catalogues(scene.modality)
+        key = scene.modality, scene.collection, href
+        if key not in self._addresses:
+            self._addresses[key] = self._address(*key)
+        return self._addresses[key]
+
+    def _address(self, modality: str, collection: str | None, href: str) -> Address | str:
+        name, file = self._catalogues(modality)
         place = href if is_url(href) else join(file, href)
         if not is_url(place):
             return place
         preset = preset_of(name)
-        token = f"{preset.token_url}/{scene.collection}" if wants_token(preset, place, file) else ""
+        token = token_url(preset, place, file, collection)
         return Address(place, token_url=token, requester_pays=preset.requester_pays)
 
     def _catalogues(self, modality: str) -> tuple[str, str]:
@@ -151,6 +162,7 @@ class SceneList:
             "catalogue": self.catalogue if isinstance(self.catalogue, str) else dict(self.catalogue),
             "query": dict(self.query),
             "scenes": [scene.to_json() for scene in self.scenes],
+            **({"dropped": [dict(item) for item in self.dropped]} if self.dropped else {}),
         }
 
     def write(self, path: Path) -> None:
@@ -178,7 +190,7 @@ def read_scenes(path: Path, root: Path) -> SceneList:
         scenes = tuple(Scene.from_json(scene) for scene in value["scenes"])
         catalogue = value["catalogue"]
         named = {str(k): str(v) for k, v in catalogue.items()} if isinstance(catalogue, dict) else str(catalogue)
-        return SceneList(named, value["query"], scenes, root)
+        return SceneList(named, value["query"], scenes, root, tuple(value.get("dropped", ())))
     except FileNotFoundError:
         raise CatalogueError(f"{path}: no such scene list; run the stage again to search the catalogue") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import NoSceneError, WrongProductError
 from olmoearth_core.framing import Timestep
-from olmoearth_core.imagery.catalogue import Catalogue
+from olmoearth_core.imagery.access import Access, access_of
+from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
+from olmoearth_core.imagery.duplicates import Dropped, acquisition_of, without_duplicates
+from olmoearth_core.imagery.footprint import across_180, boxes_in_degrees, footprint_of, within_180
 from olmoearth_core.imagery.item import make_scene
-from olmoearth_core.imagery.modality import get_modality
+from olmoearth_core.imagery.modality import Modality, get_modality
 from olmoearth_core.imagery.presets import Named, catalogue_of
-from olmoearth_core.imagery.scene import SceneList, read_scenes
+from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -85,7 +88,7 @@ def freeze_label_scenes(project: Project, progress: Progress, *, refresh: bool =
     labels = read_labels(project)
     reach = project.config.model.window_size * labels.grid.resolution
     bounds = labels.frame.geometry.bounds.to_numpy() + np.array([-reach, -reach, reach, reach])
-    areas = _boxes_in_degrees(np.unique(bounds, axis=0), labels.grid.crs)
+    areas = boxes_in_degrees(np.unique(bounds, axis=0), labels.grid.crs)
     return _freeze(project, "labels", areas, sorted(set(labels.frame["date"])), progress, refresh)
 
 
@@ -103,7 +106,7 @@ def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = F
     # windows reach over the edge of the area; at least one metre a unit of the grid, 111 km a degree of latitude
     reach = config.model.window_size * config.imagery.resolution / 111_000
     north = min(max(abs(area.bounds[1]), abs(area.bounds[3])), 85.0)
-    areas = [area.buffer(reach / np.cos(np.radians(north)))]
+    areas = [within_180(area.buffer(reach / np.cos(np.radians(north))))]
     return _freeze(project, "map", areas, [config.map.date], progress, refresh)
 
 
@@ -130,64 +133,86 @@ def _freeze(
     if path.exists() and not refresh:
         read_scenes(path, project.root)  # a damaged file is told now, not in the middle of a stage
         return path
-    scenes = search(query, project.root, progress)
+    scenes = search(query, project.root, progress, access_of(project))
     scenes.write(path)
     progress.note(f"{len(scenes.scenes)} scenes found for the {what}; kept in {path.relative_to(project.root)}")
     return path
 
 
-def search(query: Query, root: Path, progress: Progress) -> SceneList:
+def search(query: Query, root: Path, progress: Progress, access: Access | None = None) -> SceneList:
     """Ask the catalogue.
 
     Args:
         root: the folder that the catalogue's path starts from.
+        progress: told of each item.
+        access: the settings by which servers are reached.
 
     Raises:
         CatalogueError: the catalogue cannot be read, or has no such scene.
     """
     opened: dict[str, Catalogue] = {}
-    items = {}
+    scenes: list[Scene] = []
+    dropped: list[Dropped] = []
+    left = _Counts()
     for name in query.modalities:
         modality, where = get_modality(name), catalogue_of(query.catalogue, name)
-        catalogue = opened[where] = opened.get(where) or Catalogue(where, root)
+        catalogue = opened[where] = opened.get(where) or Catalogue(where, root, access)
         default = modality.collections if catalogue.is_api else ()
-        for found in catalogue.items(query.area, query.spans, query.collections_of(name) or default, progress):
-            items[name, found.item["id"]] = (found, modality, catalogue)
-    scenes, left = [], _Counts(items=len(items))
-    for found, modality, catalogue in items.values():
+        collections, limit = query.collections_of(name) or default, query.max_cloud_cover
+        found = catalogue.items(query.area, query.spans, collections, progress, max_cloud_cover=limit)
+        seen = _in_place_and_time(found, modality, catalogue, query, left)
+        items, copies = without_duplicates([item for item, _ in seen])
+        used = {id(item) for item in items}
+        dropped += copies
+        for item, scene in seen:
+            if id(item) not in used:
+                left.copies += 1
+            elif scene.cloud_cover is not None and scene.cloud_cover > query.max_cloud_cover:
+                left.clear += 1
+            else:
+                scenes.append(replace(scene, acquisition=acquisition_of(item)))
+    found_modalities = {scene.modality for scene in scenes}
+    if lacking := [name for name in query.modalities if name not in found_modalities]:
+        raise NoSceneError(left.sentence(query, lacking))
+    scenes.sort(key=lambda scene: (scene.modality, scene.datetime, scene.id))
+    return SceneList(query.catalogue, query.to_json(), tuple(scenes), root, tuple(d.to_json() for d in dropped))
+
+
+def _in_place_and_time(
+    found: Sequence[FoundItem], modality: Modality, catalogue: Catalogue, query: Query, left: _Counts
+) -> list[tuple[dict[str, Any], Scene]]:
+    """The items of `modality` that a query means, with their scenes, in the order of their names."""
+    seen = []
+    for one in sorted(found, key=lambda f: (str(f.item["id"]), f.href)):
+        left.items += 1
         try:
-            scene = make_scene(found, modality, catalogue.href)
+            scene = make_scene(one, modality, catalogue.href)
         except WrongProductError as error:
             left.refused.append(str(error))
             continue
         if scene is None:
             left.of_modality += 1
-        elif not shapely.geometry.shape(found.item["geometry"]).intersects(query.area):
+        elif not footprint_of(one.item).intersects(query.area):
             left.in_area += 1
         elif not any(start <= scene.date < end for start, end in query.spans):
             left.in_time += 1
-        elif scene.cloud_cover is not None and scene.cloud_cover > query.max_cloud_cover:
-            left.clear += 1
         else:
-            scenes.append(scene)
-    found_modalities = {scene.modality for scene in scenes}
-    if lacking := [name for name in query.modalities if name not in found_modalities]:
-        raise NoSceneError(left.sentence(query, lacking))
-    scenes.sort(key=lambda scene: (scene.modality, scene.datetime, scene.id))
-    return SceneList(query.catalogue, query.to_json(), tuple(scenes), root)
+            seen.append((one.item, scene))
+    return seen
 
 
 @dataclass
 class _Counts:
     """How many items were left out, and by which condition (the first that failed)."""
 
-    items: int
+    items: int = 0
     of_modality: int = 0
     in_area: int = 0
     in_time: int = 0
     clear: int = 0
     refused: list[str] = field(default_factory=list)
     """Why items of the right sensor are of no use."""
+    copies: int = 0
 
     def sentence(self, query: Query, lacking: Sequence[str]) -> str:
         west, south, east, north = query.area.bounds
@@ -196,6 +221,7 @@ class _Counts:
             f"lie outside the area ({west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N)": self.in_area,
             f"lie outside the time ({_periods(query.spans)})": self.in_time,
             f"have more than {query.max_cloud_cover:g} % cloud": self.clear,
+            "are older versions or copies of others": self.copies,
         }
         told = "; ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
         return (
@@ -211,6 +237,7 @@ class _Counts:
 
 def search_area(areas: Geometries) -> BaseGeometry:
     """The cells of a fixed lattice (degrees) that `areas` touch, as one geometry."""
+    areas = across_180(areas)
     west, south, east, north = shapely.total_bounds(areas)
     cell = CELL
     while max(east - west, north - south) / cell > MAX_CELLS:
@@ -221,7 +248,7 @@ def search_area(areas: Geometries) -> BaseGeometry:
     corners = (np.round(edges * cell, 6) for edges in (x, y, x + 1, y + 1))
     cells = shapely.box(*corners)
     touched = np.unique(shapely.STRtree(areas).query(cells, predicate="intersects")[0])
-    return shapely.normalize(shapely.union_all(cells[touched]))
+    return shapely.normalize(within_180(shapely.union_all(cells[touched])))
 
 
 def merge_spans(steps: Iterable[Timestep]) -> tuple[tuple[dt.date, dt.date], ...]:
@@ -233,16 +260,6 @@ def merge_spans(steps: Iterable[Timestep]) -> tuple[tuple[dt.date, dt.date], ...
         else:
             merged.append((start, end))
     return tuple(merged)
-
-
-def _boxes_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[Any]:
-    """Boxes (N, 4) left, bottom, right, top in `crs` -> N geometries in degrees that hold them."""
-    from pyproj import Transformer
-
-    transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    x, y = transformer.transform(bounds[:, [0, 2, 0, 2]], bounds[:, [1, 1, 3, 3]])
-    boxes: NDArray[Any] = shapely.box(x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1))
-    return boxes
 
 
 def _periods(spans: Sequence[tuple[dt.date, dt.date]]) -> str:

@@ -19,6 +19,7 @@ from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
+from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.read import AssetReader, Failure
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
@@ -185,7 +186,7 @@ def map_tiles(
     run.meter.device = str(model.segmenter.device)
     card, imagery = model.card, run.project.config.imagery
     steps = [Timestep(start, end) for start, end in plan.timesteps]
-    reader = AssetReader(run.meter, workers=READERS)
+    reader = AssetReader(run.meter, workers=READERS, access=access_of(run.project))
 
     def read(tile: Tile) -> TileInput:
         box = plan.box(tile)

@@ -17,7 +17,6 @@ from rasters import LEFT, TOP, StacScene, sentinel2_layers, write_catalogue
 from olmoearth_core.errors import ImageryError, StoreError, TransientError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid, PixelBox
-from olmoearth_core.imagery import read
 from olmoearth_core.imagery.compose import Composite, compose
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.imagery.footprint import lonlat_outline
@@ -34,7 +33,11 @@ PROJECT = """
 name: small
 task: {{classes: [{{name: land, color: "#aaaaaa"}}, {{name: water, color: "#0000ff"}}]}}
 labels: {{files: [labels.geojson]}}
-imagery: {{catalogue: imagery/catalog.json, crs: {crs}, framing: {{kind: period, timesteps: 3, days: 30}}}}
+imagery:
+  catalogue: imagery/catalog.json
+  crs: {crs}
+  framing: {{kind: period, timesteps: 3, days: 30}}
+  access: {{first_pause: 0.001}}
 dataset: {{}}
 model: {{patch_size: 4, window_size: 16}}
 training: {{}}
@@ -296,9 +299,8 @@ def test_of_a_damaged_export_only_the_damaged_copy_is_made_again(project: Projec
     assert {path: path.stat().st_ino for path in others} == kept
 
 
-def test_an_outage_publishes_nothing_and_keeps_the_work(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_publishes_nothing_and_keeps_the_work(project: Project) -> None:
     """One asset lies at an address that nobody answers; a list without it exports whole."""
-    monkeypatch.setattr(read, "FIRST_PAUSE", 0.001)
     scenes = freeze_label_scenes(project, Silent())
     whole = scenes.read_text()
     content = json.loads(whole)

@@ -19,15 +19,17 @@ from rasters import LEFT, TOP, Layer, write_cog
 from olmoearth_core.errors import ImageryError, TransientError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid
-from olmoearth_core.imagery import read
+from olmoearth_core.imagery.access import Access
+from olmoearth_core.imagery.blocks import blocks_of
 from olmoearth_core.imagery.compose import compose
-from olmoearth_core.imagery.read import AssetReader, blocks_of
+from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.sampling import SourceWindow
 from olmoearth_core.imagery.scene import Scene, SceneList
 from olmoearth_core.stage import Meter
 
 PIXELS = np.random.default_rng(0).integers(1, 10_000, (300, 200)).astype(np.uint16)
 WHOLE = SourceWindow(0, 300, 0, 200)
+HASTY = Access(first_pause=0.001)
 
 
 @pytest.fixture
@@ -168,31 +170,26 @@ def serve(server: _Server) -> Iterator[_Server]:
             thread.join()
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "FIRST_PAUSE", 0.001)
-
-
 @pytest.mark.parametrize(("status", "faults"), [(503, 1), (503, 3), (500, 2), (429, 2)])
 def test_faults_that_pass_are_not_seen(cog: Path, status: int, faults: int) -> None:
     meter = Meter()
-    with serve(_Server(cog.parent, status, faults)) as server, AssetReader(meter) as reader:
+    with serve(_Server(cog.parent, status, faults)) as server, AssetReader(meter, access=HASTY) as reader:
         assert np.array_equal(reader.read(f"{server.url}/B02.tif", WHOLE), PIXELS)
     assert meter.bytes_read > 0
 
 
 def test_a_fault_in_the_middle_is_not_seen(cog: Path) -> None:
-    with serve(_Server(cog.parent)) as server, AssetReader() as reader:
+    with serve(_Server(cog.parent)) as server, AssetReader(access=HASTY) as reader:
         reader.read(f"{server.url}/B02.tif", SourceWindow(0, 10, 0, 10))
         server.faults = 2
         assert np.array_equal(reader.read(f"{server.url}/B02.tif", WHOLE), PIXELS)
 
 
 def test_a_fault_that_stays_is_transient_and_not_remembered(cog: Path) -> None:
-    with serve(_Server(cog.parent, 503, 1_000_000)) as server, AssetReader() as reader:
-        with pytest.raises(TransientError, match=rf"/B02\.tif: .*503.*\({read.ATTEMPTS} attempts\).*same command"):
+    with serve(_Server(cog.parent, 503, 1_000_000)) as server, AssetReader(access=HASTY) as reader:
+        with pytest.raises(TransientError, match=rf"/B02\.tif: .*503.*\({HASTY.attempts} attempts\).*same command"):
             reader.read(f"{server.url}/B02.tif?token=secret", WHOLE)
-        assert server.requests >= read.ATTEMPTS
+        assert server.requests >= HASTY.attempts
         server.faults = 0
         assert np.array_equal(reader.read(f"{server.url}/B02.tif?token=secret", WHOLE), PIXELS)
 
@@ -200,7 +197,7 @@ def test_a_fault_that_stays_is_transient_and_not_remembered(cog: Path) -> None:
 def test_a_dead_host_is_transient(cog: Path) -> None:
     with serve(_Server(cog.parent)) as server:
         address = f"{server.url}/B02.tif"
-    with AssetReader() as reader, pytest.raises(TransientError, match="B02"):
+    with AssetReader(access=HASTY) as reader, pytest.raises(TransientError, match="B02"):
         reader.read(address, WHOLE)
 
 
@@ -209,7 +206,7 @@ def test_an_outage_fails_compose_and_leaves_no_hole(cog: Path, cut: bool) -> Non
     moment = datetime(2024, 5, 5, tzinfo=UTC)
     may = Timestep(date(2024, 5, 1), date(2024, 6, 1))
     box = Grid("EPSG:32631").around((LEFT, TOP - 3000, LEFT + 2000, TOP))
-    with serve(_Server(cog.parent, 503, 1_000_000, cut=cut)) as server, AssetReader() as reader:
+    with serve(_Server(cog.parent, 503, 1_000_000, cut=cut)) as server, AssetReader(access=HASTY) as reader:
         scene = Scene(
             "a",
             "sentinel2_l2a",
@@ -234,7 +231,7 @@ def test_an_outage_fails_compose_and_leaves_no_hole(cog: Path, cut: bool) -> Non
 
 
 def test_what_is_not_there_is_asked_once(tmp_path: Path) -> None:
-    with serve(_Server(tmp_path)) as server, AssetReader() as reader:
+    with serve(_Server(tmp_path)) as server, AssetReader(access=HASTY) as reader:
         with pytest.raises(ImageryError, match=r"B02\.tif"):
             reader.read(f"{server.url}/B02.tif", WHOLE)
         assert server.requests <= 2  # GDAL may ask with HEAD and with GET

@@ -63,5 +63,5 @@ def test_scenes_on_s3_compose_as_in_a_folder(tmp_path: Path, store: None) -> Non
         assert not reader.failures
     assert ours.valid.any()
     assert np.array_equal(ours.data, theirs.data)
-    with pytest.raises(CatalogueError, match=r"s3://imagery/y/catalog\.json: cannot be read from S3"):
+    with pytest.raises(CatalogueError, match=r"s3://imagery/y/catalog\.json: there is no such object"):
         find("s3://imagery/y/catalog.json")

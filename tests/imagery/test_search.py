@@ -20,6 +20,7 @@ from shapely.geometry import box, mapping, shape
 from olmoearth_core.errors import CatalogueError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.access import Access
 from olmoearth_core.imagery.footprint import lonlat_bounds
 from olmoearth_core.imagery.scene import SceneList, read_scenes
 from olmoearth_core.imagery.search import (
@@ -45,7 +46,7 @@ def find(catalogue: str | Path, root: Path = Path("/"), **changes: Any) -> Scene
     settings: dict[str, Any] = {
         "collections": (), "modalities": ("sentinel2_l2a",), "area": AREA, "spans": (MAY,), "max_cloud_cover": 90.0,
     }  # fmt: skip
-    return search(Query(catalogue=str(catalogue), **(settings | changes)), root, Silent())
+    return search(Query(catalogue=str(catalogue), **(settings | changes)), root, Silent(), Access(first_pause=0.001))
 
 
 def edit_item(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -272,10 +273,7 @@ def test_a_static_catalogue_over_http(tmp_path: Path) -> None:
             find(f"{site.url}/y/catalog.json")
 
 
-def test_a_server_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from urllib3 import Retry
-
-    monkeypatch.setattr(Retry, "sleep", lambda *_: None)
+def test_a_server_that_is_down_is_told() -> None:
     with serve(_Site()) as site:
         pass
     with pytest.raises(CatalogueError, match="cannot be reached"):
