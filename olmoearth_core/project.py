@@ -165,6 +165,15 @@ class SplitConfig(Section):
     property: str = "split"
     """kind property: property of the label files that says train, validation or test."""
 
+    def held_out(self) -> list[str]:
+        """The splits besides training that are asked for."""
+        wanted = {
+            "blocks": (self.validation > 0, self.test > 0),
+            "time": (self.validation_from is not None, self.test_from is not None),
+            "property": (True, True),
+        }[self.kind]
+        return [name for name, asked in zip(("validation", "test"), wanted, strict=True) if asked]
+
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitConfig:
         if self.validation + self.test >= 1:

@@ -3,7 +3,7 @@
     labels -> windows -> cubes and targets -> splits -> statistics -> expectations (which gate)
 
 Leaves cubes.zarr, windows.parquet (one row a window), splits.json (the table of blocks), left_out.json (windows that
-could not be used, with reasons), statistics.json, expectations.json and expectations.html.
+could not be used, with reasons), statistics.json, labels.json, expectations.json and expectations.html.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_wi
 from olmoearth_core.dataset.cubes import Layout, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
 from olmoearth_core.dataset.expectations import check_dataset, failed_errors
+from olmoearth_core.dataset.label_quality import label_quality
 from olmoearth_core.dataset.report import write_report
 from olmoearth_core.dataset.statistics import dataset_statistics
 from olmoearth_core.errors import DatasetError, ExpectationError
@@ -74,7 +75,9 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     dataset = open_dataset(run.out)
     statistics = dataset_statistics(dataset, run.progress)
     write_json(run.out / "statistics.json", statistics)
-    warnings = _gate(run, dataset, statistics, left_out)
+    quality = label_quality(dataset, labels, windows, [r.conflicts for r in records], project, run.progress)
+    write_json(run.out / "labels.json", quality)
+    warnings = _gate(run, dataset, statistics, quality, left_out)
     reasons = Counter(item["reason"] for item in left_out)
     for reason, count in sorted(reasons.items()):
         run.progress.note(f"{count} of {len(every)} windows left out: {reason}")
@@ -180,20 +183,26 @@ def _write_windows(
         frame.to_parquet(partial, index=False, compression="zstd")
 
 
-def _gate(run: StageRun, dataset: Dataset, statistics: dict[str, Any], left_out: Sequence[dict[str, str]]) -> list[str]:
-    """Check the expectations and write their report; the sentences of failed warnings.
+def _gate(
+    run: StageRun,
+    dataset: Dataset,
+    statistics: dict[str, Any],
+    quality: dict[str, Any],
+    left_out: Sequence[dict[str, str]],
+) -> list[str]:
+    """Check the expectations and write their report; the sentences of failed warnings, and remarks on the labels.
 
     Raises:
         ExpectationError: one of severity error failed. The report then lies in the project's own state folder too,
             since what is in the work folder is not published.
     """
-    results = check_dataset(dataset, statistics, run.project, run.progress)
+    results = check_dataset(dataset, statistics, quality, run.project, run.progress)
     write_json(run.out / "expectations.json", [result.to_json() for result in results])
-    write_report(run.out / REPORT, dataset, statistics, results, left_out)
+    write_report(run.out / REPORT, dataset, statistics, results, left_out, quality)
     kept = run.project.state / REPORT
     errors = failed_errors(results)
     if errors:
-        write_report(kept, dataset, statistics, results, left_out)
+        write_report(kept, dataset, statistics, results, left_out, quality)
         raise ExpectationError(
             f"the training set fails {len(errors)} expectation(s): {'; '.join(e.sentence for e in errors[:3])}. "
             f"Nothing was published; the report is {kept}."
@@ -202,4 +211,6 @@ def _gate(run: StageRun, dataset: Dataset, statistics: dict[str, Any], left_out:
     warnings = [f"{r.sentence}: {r.found}" for r in results if not r.passed]
     for warning in warnings:
         run.progress.note(f"expectation not met (warning): {warning}")
-    return warnings
+    for remark in quality["remarks"]:
+        run.progress.note(f"labels: {remark}")
+    return [*warnings, *quality["remarks"]]

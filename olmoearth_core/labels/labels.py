@@ -55,6 +55,11 @@ class Labels:
         """(N, 4) left, bottom, right, top in the grid's CRS, of each feature and of each cell of a raster with data."""
         return np.concatenate([shapely.bounds(self.frame.geometry.to_numpy()), *(r.cell_bounds for r in self.rasters)])
 
+    def of(self, source: str) -> Labels:
+        """The labels of one file, whatever split they name."""
+        mine = self.frame[self.frame["source"] == source].assign(split="")
+        return Labels(mine.reset_index(drop=True), self.grid, tuple(r for r in self.rasters if r.source == source))
+
     def near(self, box: PixelBox, day: date, split: str = "") -> tuple[np.ndarray, np.ndarray]:
         """(geometries (N,), class indices (N,)) of the labels of `day` (and `split`) whose bounds meet `box`."""
         found = self.rows_near(box, day, split)

@@ -30,7 +30,8 @@ from olmoearth_core.stage import Meter, StageRun, Upstream, run_stage
 from olmoearth_core.stages import STAGES
 
 OUTPUTS = {
-    "windows.parquet", "splits.json", "left_out.json", "statistics.json", "expectations.json", "expectations.html",
+    "windows.parquet", "splits.json", "left_out.json", "statistics.json", "labels.json", "expectations.json",
+    "expectations.html",
 }  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def test_statistics_are_those_of_valid_training_pixels(dataset: Dataset) -> None
 
 def test_few_files_that_xarray_opens(dataset: Dataset) -> None:
     files = [path for path in dataset.folder.rglob("*") if path.is_file()]
-    assert len(files) <= 16
+    assert len(files) <= 17
     assert {path.name for path in dataset.folder.iterdir() if path.is_file()} == {*OUTPUTS, "manifest.json"}
     with xr.open_zarr(dataset.folder / "cubes.zarr", consolidated=False) as cubes:
         assert cubes["sentinel2_l2a"].dims == ("window", "time", "sentinel2_l2a_band", "y", "x")
