@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.framing import Framing
+from olmoearth_core.labels.values import Value, ValueMap, as_list
 from olmoearth_core.section import Date, Section
 from olmoearth_core.sentences import sentences
 from olmoearth_core.settings_file import read_settings
@@ -93,18 +102,48 @@ class TaskConfig(Section):
         return [c.name for c in self.classes]
 
 
+class SamplingConfig(Section):
+    """Which of the labelled windows are used, where there are more than are wanted (labels/sampling.py)."""
+
+    max_per_class: int | None = Field(None, ge=1)
+    """Windows kept for each class; a window with several classes counts for the rarest of them."""
+    max_windows: int | None = Field(None, ge=1)
+    """Windows kept in all, each class in turn giving one."""
+    near: float | None = Field(None, gt=0)
+    """Metres. Of a class's windows, those that hold or lie this near to another class are kept first: the hard ones."""
+    seed: int = 0
+
+
 class LabelsConfig(Section):
     """Where the labels are and how to read them."""
 
     files: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_distinct)]
-    """Vector files, relative to the project folder."""
+    """Vector files, CSV tables and GeoTIFFs, relative to the project folder."""
+    crs: str | None = None
+    """CRS of the coordinates in CSV tables; longitude and latitude (EPSG:4326) when not given."""
     class_property: str = "class"
+    classes: dict[str, Annotated[list[Value], BeforeValidator(as_list)]] = Field(default_factory=dict)
+    """Class -> the values of property or raster that mean it, where they are not the class's own name: one or a list
+    of words, numbers and ranges ("0-30" or "0..30", both ends in it; "30.." has no end)."""
+    unmapped: Literal["error", "ignore"] = "error"
+    """What becomes of a value that means no class: refused, or not labelled."""
     date_property: str = "start_datetime"
     """Property with the date a label is true for (ISO 8601)."""
     date: Date | None = None
     """One date for all labels, for files without a date property."""
+    dates: dict[str, Date] = Field(default_factory=dict)
+    """File -> date, for files without a date property; before labels.date."""
     area: str | None = None
     """Vector file; labels outside it are not used."""
+    windows: Literal["lattice", "centred"] = "lattice"
+    """Windows on the grid's lattice wherever there are labels, or one around the middle of each label."""
+    sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _dates_are_of_files(self) -> LabelsConfig:
+        if strange := sorted(self.dates.keys() - set(self.files)):
+            raise ValueError(f"dates names {', '.join(strange)}, which is not in files")
+        return self
 
 
 class AccessConfig(Section):
@@ -173,19 +212,60 @@ class ImageryConfig(Section):
         return self.catalogue if isinstance(self.catalogue, str) else self.catalogue[modality]
 
 
-class SplitConfig(Section):
-    """Spatial blocks that keep training, validation and test apart."""
+_SPLIT_KEYS = {
+    "blocks": {"block_size", "validation", "test", "seed", "buffer"},
+    "time": {"validation_from", "test_from"},
+    "property": {"property", "buffer"},
+}
+"""Kind of split -> the keys that mean something to it."""
 
+
+class SplitConfig(Section):
+    """What keeps training, validation and test apart: blocks of ground, dates, or the partner's own word."""
+
+    kind: Literal["blocks", "time", "property"] = "blocks"
     block_size: float = Field(640.0, gt=0)
     """Edge of a block in metres; rounded up to whole windows."""
     validation: float = Field(0.2, ge=0, lt=1)
     test: float = Field(0.2, ge=0, lt=1)
     seed: int = 0
+    buffer: float = Field(0.0, ge=0)
+    """Metres. A training window nearer than this to one of another split is left out, as is one that overlaps it."""
+    validation_from: Date | None = None
+    """kind time: labels from this date on are for validation."""
+    test_from: Date | None = None
+    """kind time: labels from this date on are for the test."""
+    property: str = "split"
+    """kind property: property of the label files that says train, validation or test."""
+
+    def held_out(self) -> list[str]:
+        """The splits besides training that are asked for."""
+        wanted = {
+            "blocks": (self.validation > 0, self.test > 0),
+            "time": (self.validation_from is not None, self.test_from is not None),
+            "property": (True, True),
+        }[self.kind]
+        return [name for name, asked in zip(("validation", "test"), wanted, strict=True) if asked]
 
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitConfig:
         if self.validation + self.test >= 1:
             raise ValueError(f"validation + test is {self.validation + self.test}; training needs a share as well")
+        return self
+
+    @model_validator(mode="after")
+    def _means_something(self) -> SplitConfig:
+        allowed = _SPLIT_KEYS[self.kind]
+        unusual = {key for key, field in type(self).model_fields.items() if getattr(self, key) != field.default}
+        if strange := sorted(unusual - allowed - {"kind"}):
+            raise ValueError(
+                f"{', '.join(strange)} means nothing to kind '{self.kind}'; it takes {', '.join(sorted(allowed))}"
+            )
+        first, last = self.validation_from, self.test_from
+        if self.kind == "time" and first is None and last is None:
+            raise ValueError("kind 'time' needs validation_from or test_from, the first date of that split")
+        if first is not None and last is not None and first >= last:
+            raise ValueError(f"validation_from {first} is not before test_from {last}; the test is what comes last")
         return self
 
 
@@ -271,7 +351,18 @@ class ProjectConfig(Section):
         window = self.model.window_size
         if self.map.tile_size < window:
             raise ValueError(f"map.tile_size {self.map.tile_size} is smaller than model.window_size {window}")
+        if strange := sorted(self.labels.classes.keys() - set(self.task.class_names)):
+            raise ValueError(f"labels.classes names {', '.join(strange)}, which is not in task.classes")
+        try:
+            self.value_map  # noqa: B018 (two classes for one value are told here)
+        except ValueError as error:
+            raise ValueError(f"labels.classes: {error}") from None
         return self
+
+    @property
+    def value_map(self) -> ValueMap:
+        """Which value of the label files means which class."""
+        return ValueMap.of(self.task.class_names, self.labels.classes)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.dataset.expectations import Check, Result, evaluate
+from olmoearth_core.dataset.label_quality import label_table
 from olmoearth_core.imagery.modality import get_modality
+from olmoearth_core.labels.agreement import LOOK_ALIKES, MIN_SHIFT
+from olmoearth_core.labels.leakage import gaps, shared_imagery
 from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project
+from olmoearth_core.project import Project, SplitConfig
 
 HIGHEST = 20_000
 """Sentinel-2 DN above which a value is no reflectance any more (2.0); snow and glint reach 1.6."""
@@ -25,20 +29,22 @@ SEEN = 0.05
 
 
 def check_dataset(
-    dataset: Dataset, statistics: Mapping[str, Any], project: Project, progress: Progress
+    dataset: Dataset, statistics: Mapping[str, Any], quality: dict[str, Any], project: Project, progress: Progress
 ) -> list[Result]:
-    """Evaluate every expectation on a training set and its statistics."""
+    """Evaluate every expectation on a training set, its statistics and its label quality report."""
     tables = {
-        "windows": _window_table(dataset),
+        "windows": _window_table(dataset, project),
         "classes": _class_table(statistics, project),
         "timesteps": _timestep_table(statistics),
         **_band_tables(statistics),
+        "labels": label_table(quality, dataset.resolution),
     }
     checks = [
         *_window_checks(dataset, project),
         *(check for values in _band_tables(statistics) for check in _band_checks(values)),
         *_timestep_checks(),
         *_class_checks(project),
+        *_label_checks(),
     ]
     with progress.bar("Checking expectations", len(checks)) as advance:
         results = evaluate(tables, checks)
@@ -46,13 +52,18 @@ def check_dataset(
     return results
 
 
-def _window_table(dataset: Dataset) -> pd.DataFrame:
+def _window_table(dataset: Dataset, project: Project) -> pd.DataFrame:
     table = pd.DataFrame(dataset.windows.drop(columns=["geometry", "scenes"]))
     pixels = table[[f"pixels_{name}" for name in dataset.classes]]
     table["labelled_pixels"] = pixels.sum(axis=1)
     table["conflict_share"] = table["conflicts"] / dataset.window_size**2
     table["splits_of_place"] = table.groupby(["column", "row"])["split"].transform("nunique")
     table["splits_of_block"] = table.groupby(["block_column", "block_row"])["split"].transform("nunique")
+    boxes = [dataset.box(k) for k in range(len(dataset))]
+    table["gap"] = np.minimum(gaps(boxes, list(table["split"])), 1e9)
+    table["gap_of_training"] = table["gap"].where(table["split"] == "train", 1e9)
+    spans = project.config.imagery.framing.spans
+    table["shared_imagery"] = shared_imagery(boxes, list(table["split"]), list(table["date"]), spans).astype(int)
     return table
 
 
@@ -113,8 +124,7 @@ def _window_checks(dataset: Dataset, project: Project) -> list[Check]:
             "ExpectColumnValuesToBeInSet",
             {"column": "split", "value_set": list(SPLITS)},
         ),
-        Check("windows", "error", "a place is in one split on all dates", between, _between("splits_of_place", 1, 1)),
-        Check("windows", "error", "a block is in one split", between, _between("splits_of_block", 1, 1)),
+        *_split_checks(project.config.dataset.split),
         Check(
             "windows", "error", f"at least {least:.0%} of a window is valid", between, _between("valid_share", least, 1)
         ),
@@ -136,6 +146,47 @@ def _window_checks(dataset: Dataset, project: Project) -> list[Check]:
         Check(
             "windows", "warning", "there are at least 20 windows", "ExpectTableRowCountToBeBetween", {"min_value": 20}
         ),
+    ]
+
+
+def _split_checks(split: SplitConfig) -> list[Check]:
+    """The leakage test: what windows of different splits may have in common."""
+    between = "ExpectColumnValuesToBeBetween"
+    if split.kind == "time":
+        sentence = "no place is seen on the same days in two splits (else leave more time between them)"
+        return [Check("windows", "warning", sentence, between, _between("shared_imagery", 0, 0))]
+    checks = [
+        Check("windows", "error", "a place is in one split on all dates", between, _between("splits_of_place", 1, 1)),
+        Check("windows", "error", "windows of different splits have no pixel in common", between, _between("gap", 0)),
+    ]
+    if split.kind == "blocks":
+        sentence = "a block is in one split"
+        checks.append(Check("windows", "error", sentence, between, _between("splits_of_block", 1, 1)))
+    if split.buffer:
+        sentence = f"a training window is {split.buffer:g} m from windows of other splits (dataset.split.buffer)"
+        checks.append(Check("windows", "error", sentence, between, _between("gap_of_training", split.buffer - 1e-6)))
+    return checks
+
+
+def _label_checks() -> list[Check]:
+    between = "ExpectColumnValuesToBeBetween"
+    return [
+        Check(
+            "labels",
+            "warning",
+            "labels lie where the imagery shows them (they do not agree better when moved by two pixels or more)",
+            between,
+            _between("shift", 0, MIN_SHIFT),
+        ),
+        Check(
+            "labels",
+            "warning",
+            "no class looks as if labels of it were missing or misplaced (per 100 of its pixels, less than "
+            f"{LOOK_ALIKES * 100:.0f} of another class that look just like it)",
+            between,
+            _between("look_alikes", 0, LOOK_ALIKES),
+        ),
+        Check("labels", "warning", "hardly a label is there twice (1 %)", between, _between("doubles", 0, 0.01)),
     ]
 
 
@@ -227,7 +278,7 @@ def _timestep_checks() -> list[Check]:
 def _class_checks(project: Project) -> list[Check]:
     between = "ExpectColumnValuesToBeBetween"
     config = project.config.dataset
-    held_out = [("validation", config.split.validation), ("test", config.split.test)]
+    held_out = config.split.held_out()
     return [
         Check(
             "classes",
@@ -237,11 +288,7 @@ def _class_checks(project: Project) -> list[Check]:
             _between("windows", config.min_samples),
         ),
         Check("classes", "error", "every class is in training", between, _between("train", 1)),
-        *(
-            Check("classes", "warning", f"every class is in {split}", between, _between(split, 1))
-            for split, share in held_out
-            if share > 0
-        ),
+        *(Check("classes", "warning", f"every class is in {split}", between, _between(split, 1)) for split in held_out),
         Check("classes", "warning", "every class is in five training windows", between, _between("train", 5)),
         Check("classes", "warning", "every class has 1 % of the labelled pixels", between, _between("share", 0.01)),
     ]

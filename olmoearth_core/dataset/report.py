@@ -6,7 +6,7 @@ No script, no font and no style is loaded from anywhere, and nothing in it chang
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.dataset.expectations import Result, failed_errors
+from olmoearth_core.dataset.html import table as _table
+from olmoearth_core.dataset.label_report import label_section
 from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.store import write_text
 
@@ -49,6 +51,7 @@ def write_report(
     statistics: Mapping[str, Any],
     results: Sequence[Result],
     left_out: Sequence[Mapping[str, str]],
+    quality: Mapping[str, Any],
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -57,6 +60,7 @@ def write_report(
     sections = [
         _section("Expectations", _expectations(results)),
         _section("Classes", _classes(statistics)),
+        _section("Labels", label_section(quality)),
         _section("Where the windows are", _map(dataset)),
         _section("Bands, over valid training pixels", _bands(statistics)),
         _section("Windows left out", _left_out(left_out)),
@@ -72,17 +76,6 @@ def write_report(
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> str:
-    """An HTML table; cells are HTML already, the columns in `numbers` are set flush right."""
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if k in numbers else ''}>{cell}</{tag}>" for k, cell in enumerate(cells)
-        ).join(("<tr>", "</tr>"))
-
-    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def _verdict(dataset: Dataset, results: Sequence[Result]) -> str:

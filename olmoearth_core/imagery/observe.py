@@ -15,7 +15,7 @@ from olmoearth_core.imagery.footprint import check_place
 from olmoearth_core.imagery.mask import clear_pixels, has_data
 from olmoearth_core.imagery.modality import Modality
 from olmoearth_core.imagery.read import AssetReader
-from olmoearth_core.imagery.sampling import Method, Plan, Points, SourceGrid, plan
+from olmoearth_core.imagery.sampling import Method, Plan, Points, SourceGrid, plan, sample
 from olmoearth_core.imagery.scene import Scene, SceneList
 from olmoearth_core.imagery.values import linear, physical
 
@@ -110,10 +110,7 @@ class _Sampler:
         if source is None:
             return None
         how, pixels = source
-        quality = np.empty((1, *self.box.shape), pixels.dtype)
-        how.fill(quality, pixels[None])
-        covered: Pixels = quality[0]
-        return covered
+        return sample(how, pixels, self.box)
 
     def fill(self, scene: Scene, bands: Sequence[str], out: Pixels) -> bool | None:
         """Sample `bands` of a scene into `out` (C, H, W), linear values, 0 where there is no data.

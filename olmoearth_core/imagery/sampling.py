@@ -217,6 +217,14 @@ class _Bilinear:
         out[hurt] = np.where(kept, mended, 0).astype(out.dtype)
 
 
+def sample(how: Plan, pixels: Pixels, box: PixelBox) -> Pixels:
+    """`pixels` (h, w) of one band over the plan's window -> (H, W) over `box`, of the same dtype."""
+    out = np.empty((1, *box.shape), pixels.dtype)
+    how.fill(out, pixels[None])
+    sampled: Pixels = out[0]
+    return sampled
+
+
 def plan(source: SourceGrid, box: PixelBox, points: Points, method: Method) -> Plan | None:
     """How to fill `box` from `source`; None where they do not touch.
 

@@ -30,7 +30,8 @@ from olmoearth_core.stage import Meter, StageRun, Upstream, run_stage
 from olmoearth_core.stages import STAGES
 
 OUTPUTS = {
-    "windows.parquet", "splits.json", "left_out.json", "statistics.json", "expectations.json", "expectations.html",
+    "windows.parquet", "splits.json", "left_out.json", "statistics.json", "labels.json", "expectations.json",
+    "expectations.html",
 }  # fmt: skip
 
 

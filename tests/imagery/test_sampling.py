@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.imagery.sampling import Method, Plan, Points, SourceGrid, SourceWindow, plan
+from olmoearth_core.imagery.sampling import sample as sample_band
 
 UTM31 = "EPSG:32631"
 UTM32 = "EPSG:32632"
@@ -22,13 +23,7 @@ def sample(pixels: np.ndarray, grid: SourceGrid, box: PixelBox, method: Method =
     """What a reader and a plan make of a raster that is all in memory."""
     how = plan(grid, box, Points(box), method)
     assert how is not None
-    return fill(how, cut(pixels, how), box)
-
-
-def fill(how: Plan, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
-    out = np.empty((1, *box.shape), pixels.dtype)
-    how.fill(out, pixels[None])
-    return out[0]
+    return sample_band(how, cut(pixels, how), box)
 
 
 def cut(pixels: np.ndarray, how: Plan) -> np.ndarray:
@@ -163,8 +158,8 @@ def test_a_value_never_depends_on_the_box(
     b = inside(a, inner)
     whole, part = (plan(raster, box, Points(box), method) for box in (a, b))
     rows, columns = b.slices_in(a)
-    expected = np.zeros(a.shape, np.uint16) if whole is None else fill(whole, cut(pixels, whole), a)
-    found = np.zeros(b.shape, np.uint16) if part is None else fill(part, cut(pixels, part), b)
+    expected = np.zeros(a.shape, np.uint16) if whole is None else sample_band(whole, cut(pixels, whole), a)
+    found = np.zeros(b.shape, np.uint16) if part is None else sample_band(part, cut(pixels, part), b)
     assert np.array_equal(expected[rows, columns], found)
 
 

@@ -1,0 +1,158 @@
+"""The label quality report of a training set: labels as they are, what splits have in common, what the imagery says.
+
+Leaves labels.json; what is worth a warning are rows of the expectations' table of label files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from olmoearth_core.dataset.dataset import Dataset
+from olmoearth_core.labels.agreement import Agreement, Samples, agreement
+from olmoearth_core.labels.labels import Labels
+from olmoearth_core.labels.leakage import measure
+from olmoearth_core.labels.quality import label_facts
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target
+from olmoearth_core.progress import Progress
+from olmoearth_core.project import Project
+
+VALUES = 12_000_000
+"""Numbers (pixels times bands and timesteps) that are looked at for one file: what bounds memory."""
+FILES = 50
+"""Label files that are held against the imagery."""
+
+
+def label_quality(
+    dataset: Dataset,
+    labels: Labels,
+    windows: Sequence[TrainingWindow],
+    conflicts: Sequence[int],
+    project: Project,
+    progress: Progress,
+) -> dict[str, Any]:
+    """JSON values: files, classes, crowding, extent, conflicts, leakage, remarks, and `imagery` by file.
+
+    Args:
+        dataset: the training set.
+        labels: what it was made of.
+        windows, conflicts: all windows of the labels, in use or not, and the conflicting pixels of each.
+    """
+    table = dataset.windows
+    used = {name: row for row, name in enumerate(table["name"])}
+    counts = table[[f"pixels_{name}" for name in dataset.classes]].to_numpy()
+    pixels = np.zeros((len(windows), len(dataset.classes)), np.int64)
+    for k, window in enumerate(windows):
+        if window.name in used:
+            pixels[k] = counts[used[window.name]]
+    found = label_facts(project, labels, windows, pixels, np.asarray(conflicts))
+    boxes = [dataset.box(k) for k in range(len(dataset))]
+    leakage = measure(boxes, list(table["split"]), list(table["date"]), labels, project.config.imagery.framing.spans)
+    files = [source for source in project.config.labels.files if source in found.facts["files"]][:FILES]
+    imagery = {}
+    with progress.bar("Comparing labels with the imagery", len(files)) as advance:
+        for source in files:
+            imagery[source] = _told(dataset, *_agreement(dataset, labels.of(source)))
+            advance(1)
+    return {
+        **found.facts,
+        "leakage": leakage.to_json(),
+        "imagery": imagery,
+        "remarks": [f"{remark.where}: {remark.message}" for remark in found.remarks],
+    }
+
+
+def label_table(quality: dict[str, Any], resolution: float) -> pd.DataFrame:
+    """One row a label file, for the expectations: doubles, shift (pixels), look_alikes (share), what they look like."""
+    rows = []
+    for source, facts in quality["files"].items():
+        imagery = quality["imagery"].get(source, {})
+        suspicious = [pair for pair in imagery.get("look_alikes", []) if pair["suspicious"]]
+        shift = imagery.get("shift_metres", [0.0, 0.0])
+        rows.append(
+            {
+                "name": source,
+                "doubles": facts.get("doubles", {"count": 0})["count"] / max(facts.get("labels", 1), 1),
+                "shift": float(np.hypot(*shift)) / resolution,
+                "look_alikes": suspicious[0]["share"] if suspicious else 0.0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, Any]:
+    """What was found, with shifts in metres east and south, and names of windows."""
+    names = dataset.windows["name"].to_numpy()[np.asarray(rows, np.int64)]
+    return {
+        "windows": len(rows),
+        "separability": found.separability,
+        "shift_metres": [found.shift[1] * dataset.resolution, found.shift[0] * dataset.resolution],
+        "shifted_separability": found.shifted_separability,
+        "look_alikes": [
+            {
+                "labelled": pair.labelled,
+                "like": pair.like,
+                "share": pair.share,
+                "recognised": pair.recognised,
+                "suspicious": pair.suspicious,
+                "windows": names[list(pair.windows)].tolist(),
+            }
+            for pair in found.look_alikes
+            if pair.share >= 0.01
+        ],
+    }
+
+
+def _agreement(dataset: Dataset, labels: Labels) -> tuple[Agreement, list[int]]:
+    """How the labels of one file agree with a sample of the windows of their dates, and the rows of that sample."""
+    bands = sum(len(names) for names in dataset.bands.values()) * dataset.timesteps
+    wanted = max(8, VALUES // (dataset.window_size**2 * bands))
+    rows, targets = [], []
+    for row in _mixed(dataset, labels):
+        box = dataset.box(row)
+        target = make_target(labels, TrainingWindow("", box, dataset.windows["date"].iloc[row])).classes
+        if (target != IGNORE).any():
+            rows.append(row)
+            targets.append(target)
+        if len(rows) == wanted:
+            break
+    if not rows:
+        return Agreement(None, (0, 0), None, ()), []
+    pixels, seen = _features(dataset, rows)
+    corners = dataset.windows[["row", "column"]].to_numpy(np.int64)[rows]
+    return agreement(Samples(pixels, seen, np.stack(targets), corners), dataset.classes), rows
+
+
+def _mixed(dataset: Dataset, labels: Labels) -> list[int]:
+    """Rows of the windows of the labels' dates in an order without meaning, in which each class comes soon."""
+    rows = np.flatnonzero(dataset.windows["date"].isin(labels.dates))
+    rows = np.random.default_rng(0).permutation(rows)
+    has = dataset.windows[[f"pixels_{name}" for name in dataset.classes]].to_numpy()[rows] > 0
+    turn = np.where(has, np.cumsum(has, axis=0), len(rows) + 1).min(axis=1)
+    return [int(row) for row in rows[np.argsort(turn, kind="stable")]]
+
+
+def _features(dataset: Dataset, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(values (N, H, W, F) float32 of all bands and timesteps, seen (N, H, W) bool).
+
+    Whole numbers are reflectances: their logarithm is nearer to a Gaussian. Where a timestep shows nothing, the pixel's
+    mean over the others stands in.
+    """
+    values: list[np.ndarray] = []
+    seen: list[np.ndarray] = []
+    for first in range(0, len(rows), dataset.at_once):
+        for sample in dataset.read(rows[first : first + dataset.at_once]):
+            parts, shown = [], []
+            for modality, cube in sample.inputs.items():
+                valid = sample.valid[modality][:, None]
+                value = np.log(np.maximum(cube, 1)) if cube.dtype.kind in "ui" else cube
+                count = valid.sum(axis=0)
+                mean = np.where(valid, value, 0).sum(axis=0) / np.maximum(count, 1)
+                parts.append(np.where(valid, value, mean).astype(np.float32).reshape(-1, *cube.shape[2:]))
+                shown.append(count[0] > 0)
+            values.append(np.moveaxis(np.concatenate(parts), 0, -1))
+            seen.append(np.all(shown, axis=0))
+    return np.stack(values), np.stack(seen)

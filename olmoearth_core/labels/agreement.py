@@ -1,0 +1,219 @@
+"""Whether labels agree with what the imagery shows, file by file: are they shifted, and is a class missing in places?
+
+Two questions, for each label file alone, on composed pixels of a sample of windows:
+
+    shift         Are classes further apart when the labels are moved a few pixels? Measured by the share of the
+                  pixels' variance that lies between classes (Pillai's trace over the classes less one, 0 to 1).
+    look-alikes   How many pixels labelled `b` are more like class `a` than half of the pixels of `a` themselves are,
+                  and more likely `a` than `b`? Classes are Gaussians with equal priors, fitted on other blocks of
+                  ground than those they judge. Of a class that was outlined whole there are next to none; where a
+                  third was outlined and the rest given to `b`, there are many. A class that the imagery cannot tell
+                  from `b` has many too, but then is not recognised itself: that is told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+FOLDS = 4
+BLOCK = 32
+"""Edge in pixels of the squares of ground that are learned from or judged as a whole."""
+COMPONENTS = 12
+"""Principal components that stand for a pixel's bands and timesteps."""
+RIDGE = 0.02
+"""Share of the identity in a class's covariance (components have unit variance)."""
+MIN_PIXELS = 200
+"""Fewest labelled pixels of a class to say anything about it."""
+MAX_SHIFT = 8
+"""Pixels that labels are moved, at most a quarter of a window."""
+MIN_SHIFT = 1.5
+"""Pixels: half a pixel is how outlines are rounded, one is how scenes are registered."""
+SHIFT_GAIN = 0.1
+"""Least share of what separates the classes from perfect separation that a shift must win back."""
+SEPARABLE = 0.1
+"""Least separability at the best shift to believe it."""
+RECOGNISED = 0.7
+"""Least share of a class's pixels that are told from the other class, to call the two different."""
+LOOK_ALIKES = 0.2
+"""Look-alikes per pixel of the class from which on labels of it are likely to be missing."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled windows of one file.
+
+    Attributes:
+        pixels: (N, H, W, F) float, what the imagery shows of each pixel.
+        seen: (N, H, W) bool, whether it shows anything.
+        target: (N, H, W) uint8, position in classes, IGNORE where not labelled by this file.
+        corners: (N, 2) int64, row and column of each window's upper left pixel.
+    """
+
+    pixels: np.ndarray
+    seen: np.ndarray
+    target: np.ndarray
+    corners: np.ndarray
+
+
+@dataclass(frozen=True)
+class LookAlikes:
+    """Pixels labelled one class that look like another.
+
+    Attributes:
+        labelled, like: names of the classes.
+        share: how many, per pixel labelled `like`.
+        recognised: share of the pixels of either class that are told from the other (the lower of the two).
+        windows: positions of the windows with the most of them, at most five.
+    """
+
+    labelled: str
+    like: str
+    share: float
+    recognised: float
+    windows: tuple[int, ...]
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether labels are likely to be missing: many, of classes that the imagery can tell apart."""
+        return self.share > LOOK_ALIKES and self.recognised >= RECOGNISED
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How labels agree with the imagery.
+
+    Attributes:
+        separability: 0 to 1, share of variance between classes; None where there is too little to say.
+        shift: (rows, columns) in pixels by which labels agree best when moved; (0, 0) where nothing is gained.
+        shifted_separability: at that shift.
+        look_alikes: of each pair of classes that has any, the most first.
+    """
+
+    separability: float | None
+    shift: tuple[int, int]
+    shifted_separability: float | None
+    look_alikes: tuple[LookAlikes, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def agreement(samples: Samples, classes: tuple[str, ...]) -> Agreement:
+    """Measure how labels of one file agree with the imagery."""
+    known = samples.seen & (samples.target < len(classes))
+    counts = np.bincount(samples.target[known], minlength=len(classes))
+    enough = np.flatnonzero(counts >= MIN_PIXELS)
+    if len(enough) < 2:
+        return Agreement(None, (0, 0), None, ())
+    components = _components(samples.pixels, known)
+    still, shift, moved = _best_shift(components, samples)
+    return Agreement(
+        separability=round(still, 4),
+        shift=shift,
+        shifted_separability=round(moved, 4),
+        look_alikes=_look_alikes(components, samples, known, enough, classes),
+    )
+
+
+def _components(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) float64, principal components of the known pixels, each with unit variance."""
+    flat = pixels[known].astype(np.float64)
+    mean, spread = flat.mean(axis=0), flat.std(axis=0)
+    varies = spread > 1e-9
+    values, vectors = np.linalg.eigh(
+        np.cov(((flat - mean) / np.where(varies, spread, 1))[:, varies].T).reshape(varies.sum(), -1)
+    )
+    kept = np.flatnonzero(values > 1e-6 * values.max())[::-1][:COMPONENTS]
+    turn = vectors[:, kept] / np.sqrt(values[kept]) / spread[varies][:, None]
+    return np.asarray((pixels[..., varies] - mean[varies]) @ turn)
+
+
+def _best_shift(components: np.ndarray, samples: Samples) -> tuple[float, tuple[int, int], float]:
+    """(separability as it is, best shift, separability there)."""
+    height, width = samples.target.shape[1:]
+    reach = min(MAX_SHIFT, height // 4, width // 4)
+
+    def at(row: int, column: int) -> float:
+        inner = np.s_[:, reach : height - reach, reach : width - reach]
+        moved = np.s_[:, reach - row : height - reach - row, reach - column : width - reach - column]
+        return _separability(components[inner], samples.seen[inner], samples.target[moved])
+
+    still = at(0, 0)
+    coarse = range(-reach + reach % 2, reach + 1, 2)
+    first = max((at(r, c), -abs(r) - abs(c), r, c) for r in coarse for c in coarse)
+    near = [(r, c) for r in range(first[2] - 1, first[2] + 2) for c in range(first[3] - 1, first[3] + 2)]
+    best = max((at(r, c), -abs(r) - abs(c), r, c) for r, c in near if max(abs(r), abs(c)) <= reach)
+    gained = (best[0] - still) / max(1 - still, 1e-9)
+    if np.hypot(best[2], best[3]) < MIN_SHIFT or gained < SHIFT_GAIN or best[0] < SEPARABLE:
+        return still, (0, 0), still
+    return still, (best[2], best[3]), best[0]
+
+
+def _separability(components: np.ndarray, seen: np.ndarray, target: np.ndarray) -> float:
+    """Pillai's trace over the classes less one: 0 where classes share their mean, 1 where they share nothing else."""
+    known = seen & (target != 255)
+    values, classes = components[known], target[known]
+    present, code, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    if len(present) < 2:
+        return 0.0
+    values = values - values.mean(axis=0)
+    total = values.T @ values / len(values) + 1e-6 * np.eye(values.shape[1])
+    sums = np.stack([np.bincount(code, weights=column) for column in values.T], axis=1)
+    between = (sums / counts[:, None]).T @ (sums / len(values))
+    return float(np.trace(np.linalg.solve(total, between)) / min(len(present) - 1, values.shape[1]))
+
+
+def _look_alikes(
+    components: np.ndarray, samples: Samples, known: np.ndarray, enough: np.ndarray, classes: tuple[str, ...]
+) -> tuple[LookAlikes, ...]:
+    window, row, column = np.nonzero(known)
+    values, target = components[known], samples.target[known]
+    rows, columns = row + samples.corners[window, 0], column + samples.corners[window, 1]
+    fold = (rows // BLOCK * 7919 + columns // BLOCK * 104_729) % FOLDS
+    distance, likelihood = _judged(values, target, fold, enough)
+    found = []
+    for (i, like), (j, labelled) in permutations(enumerate(enough), 2):
+        own, others = target == like, target == labelled
+        closer = likelihood[:, i] > likelihood[:, j]
+        if not np.isfinite(distance[own, i]).any():
+            continue
+        twins = others & closer & (distance[:, i] <= np.nanmedian(distance[own, i]))
+        share = float(twins.sum() / (own.sum() / 2))
+        if share > 0:
+            most = np.bincount(window[twins], minlength=len(samples.target))
+            worst = np.argsort(-most, kind="stable")[:5]
+            recognised = float(min(closer[own].mean(), 1 - closer[others].mean()))
+            found.append(
+                LookAlikes(
+                    classes[labelled],
+                    classes[like],
+                    round(share, 4),
+                    round(recognised, 4),
+                    tuple(worst[most[worst] > 0].tolist()),
+                )
+            )
+    return tuple(sorted(found, key=lambda pair: (-pair.share, pair.labelled, pair.like)))
+
+
+def _judged(
+    values: np.ndarray, target: np.ndarray, fold: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(squared Mahalanobis distance, log likelihood) of each pixel for each class, both (P, K), by the other folds."""
+    distance = np.full((len(values), len(classes)), np.nan)
+    likelihood = np.full((len(values), len(classes)), -np.inf)
+    for held in range(FOLDS):
+        judged = fold == held
+        for k, index in enumerate(classes):
+            own = values[~judged & (target == index)]
+            if len(own) < MIN_PIXELS // 4:
+                continue
+            spread = np.cov(own.T).reshape(values.shape[1], -1) * (1 - RIDGE) + RIDGE * np.eye(values.shape[1])
+            off = values[judged] - own.mean(axis=0)
+            distance[judged, k] = (off * np.linalg.solve(spread, off.T).T).sum(axis=1)
+            likelihood[judged, k] = -distance[judged, k] / 2 - np.linalg.slogdet(spread)[1] / 2
+    return distance, likelihood
