@@ -50,6 +50,7 @@ IMAGERY = "export preprocess infer"
 FRAMING = "export preprocess finetune infer"
 """The model card carries the framing."""
 LABELS = "export preprocess"
+BY_TIME = {"kind": "time", "validation_from": "2024-06-01", "test_from": "2024-07-01"}
 WAKES: dict[str, tuple[Any, str]] = {
     "name": ("other", "postprocess"),
     "task.classes.name": ([*CLASSES[:2], {"name": "ice", "color": "#000002"}], "preprocess finetune postprocess"),
@@ -59,6 +60,15 @@ WAKES: dict[str, tuple[Any, str]] = {
     "labels.date_property": ("day", LABELS),
     "labels.date": ("2024-06-01", LABELS),
     "labels.area": ("wider.geojson", LABELS),
+    "labels.dates": ({"labels/water.geojson": "2024-06-01"}, LABELS),
+    "labels.crs": ("EPSG:3035", LABELS),
+    "labels.classes": ({"water": ["wet", "water"]}, LABELS),
+    "labels.unmapped": ("ignore", LABELS),
+    "labels.windows": ("centred", LABELS),
+    "labels.sampling.max_per_class": (5, LABELS),
+    "labels.sampling.max_windows": (5, LABELS),
+    "labels.sampling.near": (50.0, LABELS),
+    "labels.sampling.seed": (1, LABELS),
     # these three act through the frozen scene lists
     "imagery.catalogue": ("copy/catalog.json", "export infer"),
     "imagery.collections": (["test"], "export infer"),
@@ -73,11 +83,29 @@ WAKES: dict[str, tuple[Any, str]] = {
     "imagery.framing.after": ({**FRAMINGS["framed_point_in_time"], "after": 2}, FRAMING),
     "imagery.framing.gap_days": ({**FRAMINGS["framed_point_in_time"], "gap_days": 1}, FRAMING),
     "imagery.composite": ("median", "preprocess infer"),
+    **{
+        f"imagery.access.{key}": (value, "")  # how imagery is reached does not change it
+        for key, value in {
+            "profile": "partner",
+            "endpoint": "http://127.0.0.1:1",
+            "requester_pays": True,
+            "anonymous": True,
+            "attempts": 2,
+            "first_pause": 0.1,
+            "timeout": 5.0,
+            "connections": 2,
+        }.items()
+    },
     "imagery.cloud_mask": ("none", "export preprocess infer"),
     "dataset.split.block_size": (1280.0, "preprocess"),
     "dataset.split.validation": (0.3, "preprocess"),
     "dataset.split.test": (0.3, "preprocess"),
     "dataset.split.seed": (1, "preprocess"),
+    "dataset.split.buffer": (100.0, "preprocess"),
+    "dataset.split.kind": ({"kind": "property"}, "preprocess"),
+    "dataset.split.property": ({"kind": "property", "property": "part"}, "preprocess"),
+    "dataset.split.validation_from": ({**BY_TIME, "validation_from": "2024-06-02"}, "preprocess"),
+    "dataset.split.test_from": ({**BY_TIME, "test_from": "2024-07-02"}, "preprocess"),
     "dataset.min_valid": (0.5, "preprocess"),
     "dataset.min_samples": (3, "preprocess"),
     "model.encoder": ("v1.1-tiny", "finetune"),
@@ -146,7 +174,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "type": "Feature",
             "geometry": mapping(HERE),
-            "properties": {"class": name, "kind": name, "start_datetime": "2024-05-01", "day": "2024-05-02"},
+            "properties": {
+                "class": name,
+                "kind": name,
+                "start_datetime": "2024-05-01",
+                "day": "2024-05-02",
+                "split": "train",
+                "part": "test",
+            },
         }
         for name in ("land", "water")
     ]
@@ -197,10 +232,16 @@ def change(key: str) -> dict[str, Any]:
     value = WAKES[key][0]
     if key.startswith("task.classes"):
         return {"task.classes": value}
-    return {"imagery.framing" if key.startswith("imagery.framing") else key: value}
+    if isinstance(value, dict) and "kind" in value:
+        key = key.rpartition(".")[0]
+    return {key: value}
 
 
 def base(key: str) -> dict[str, Any]:
+    if key.startswith("dataset.split.") and key.endswith("_from"):
+        return {"dataset.split": BY_TIME}
+    if key == "dataset.split.property":
+        return {"dataset.split": {"kind": "property"}}
     return {"imagery.framing": FRAMINGS[BASE[key]]} if key in BASE else {}
 
 
