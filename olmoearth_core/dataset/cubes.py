@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
+from olmoearth_core.dataset.rows import Rows
 from olmoearth_core.errors import DatasetError
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.cube import Cube
@@ -28,9 +28,9 @@ from olmoearth_core.store import PARTIAL
 OBSERVATIONS, OBSERVED_ON = "_observations", "_observed_on"
 """What follows a modality's name in the names of its arrays."""
 SHARD_BYTES = 64 * 2**20
-"""Size of a shard before compression; what is in memory at once while a shard is written."""
+"""Size of a shard; what is in memory at once while a shard is written."""
 CHUNK_BYTES = 128 * 2**10
-"""Least size of a chunk before compression: below it, finding a chunk costs more than reading it."""
+"""Least size of a chunk: below it, zarr needs longer to find a chunk than to read or write it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Layout:
 
     @property
     def window_bytes(self) -> int:
-        """Size of a window's imagery before compression."""
+        """Size of a window's imagery."""
         pixels = self.window_size**2 * self.timesteps
         return sum(pixels * (len(b) * np.dtype(self.dtypes[m]).itemsize + 5) for m, b in self.bands.items())
 
@@ -127,23 +127,21 @@ class Layout:
 class Cubes:
     """cubes.zarr, open: reads windows (many threads may) and writes whole shards (one thread at a time)."""
 
-    def __init__(self, group: zarr.Group, layout: Layout) -> None:
+    def __init__(self, path: Path, group: zarr.Group, layout: Layout) -> None:
         self.layout = layout
         self._arrays: dict[str, zarr.Array] = {name: _array(group, name) for name in _names(layout)}
+        self._rows = {name: Rows(path, name, array) for name, array in self._arrays.items()}
 
     def read(self, rows: Sequence[int]) -> list[Sample]:
-        """The windows in `rows`, in their order; neighbouring rows are read fastest together."""
-        chosen = np.asarray(rows, np.int64)
-        names = [name for name in self._arrays if not name.endswith(OBSERVED_ON)]
-        stacks = {name: np.asarray(self._arrays[name].oindex[chosen]) for name in names}
+        """The windows in `rows`, in their order. Arrays are read-only views of the files: pixels are read when used."""
         return [
             Sample(
-                inputs={modality: stacks[modality][k] for modality in self.layout.bands},
-                valid={m: stacks[f"{m}{OBSERVATIONS}"][k] > 0 for m in self.layout.bands},
-                dates=stacks["dates"][k].astype("datetime64[D]"),
-                target=stacks["target"][k],
+                inputs={modality: self._rows[modality][row] for modality in self.layout.bands},
+                valid={m: self._rows[f"{m}{OBSERVATIONS}"][row] > 0 for m in self.layout.bands},
+                dates=self._rows["dates"][row].view("datetime64[D]"),
+                target=self._rows["target"][row],
             )
-            for k in range(len(chosen))
+            for row in map(int, rows)
         ]
 
     def write_shard(self, first: int, windows: Sequence[Composed | None]) -> None:
@@ -179,7 +177,7 @@ def create_cubes(path: Path, layout: Layout, windows: int) -> Cubes:
         _make(group, f"{modality}{OBSERVED_ON}", windows, plane, *parts, "int32", over, attributes=since)
     _make(group, "target", windows, (size, size), *parts, "uint8", ["window", "y", "x"], fill=IGNORE)
     _make(group, "dates", windows, (steps,), *parts, "int64", ["window", "time"], attributes=since)
-    return Cubes(group, layout)
+    return Cubes(path, group, layout)
 
 
 def open_cubes(path: Path) -> Cubes:
@@ -190,7 +188,7 @@ def open_cubes(path: Path) -> Cubes:
     """
     try:
         group = zarr.open_group(str(path), mode="r", zarr_format=3)
-        return Cubes(group, Layout.from_json(dict(group.attrs)))
+        return Cubes(path, group, Layout.from_json(dict(group.attrs)))
     except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise DatasetError(
             f"{path}: no training set that can be opened ({type(error).__name__}: {error}). "
@@ -249,7 +247,7 @@ def _make(
         shards=(shard, *shape),
         dtype=dtype,
         fill_value=fill,
-        compressors=[ZstdCodec(level=3)],
+        compressors=None,
         dimension_names=axes,
         attributes=attributes or {},
     )
