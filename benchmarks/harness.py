@@ -80,3 +80,25 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A table for docs/benchmarks.md."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Where figures come from, in a line."""
+    m = found["machine"]
+    kind = "AMX" if m["amx_bf16"] else "AVX512-BF16, no AMX" if m["avx512_bf16"] else "no bf16"
+    return f"{m['cpu']} ({m['cores']} cores, {kind}), {found['when']}, load average {found['load_average'][0]}."
+
+
+def put_section(name: str, title: str, text: str) -> None:
+    """Write, or replace, one benchmark's section of docs/benchmarks.md; results/<name>.json says where from."""
+    page = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+    first, last = f"<!-- {name}: written by make bench -->", f"<!-- end of {name} -->"
+    where = describe(json.loads((RESULTS / f"{name}.json").read_text()))
+    section = f"{first}\n## {title}\n\n{text.rstrip()}\n\n{where}\n\n{last}\n"
+    content = page.read_text()
+    if first in content:
+        before, rest = content.split(first)
+        content = before + section + rest.split(last + "\n", 1)[1]
+    else:
+        content = f"{content.rstrip()}\n\n{section}"
+    page.write_text(content)

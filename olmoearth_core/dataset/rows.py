@@ -20,7 +20,7 @@ import zarr
 
 from olmoearth_core.errors import DatasetError
 
-_NOWHERE = np.iinfo(np.uint64).max
+_NOWHERE = 2**64 - 1
 _CHECKSUM = 4
 KEPT_OPEN = 128
 """Shards of an array that stay mapped."""
@@ -42,9 +42,9 @@ class Rows:
                 f"{folder / name}: was stored by an older version of the platform. Run `olmoearth preprocess`."
             )
         self._chunk, self._shard = array.chunks[0], array.shards[0]
-        self._nothing = np.full(self._row, array.fill_value, self._dtype)
-        self._nothing.flags.writeable = False
-        self._open: OrderedDict[int, tuple[np.ndarray, np.ndarray] | None] = OrderedDict()
+        self._empty = np.full((self._chunk, *self._row), array.fill_value, self._dtype)
+        self._empty.flags.writeable = False
+        self._open: OrderedDict[int, list[np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getitem__(self, row: int) -> np.ndarray:
@@ -56,36 +56,34 @@ class Rows:
         """
         if not 0 <= row < self._rows:
             raise IndexError(row)
-        shard = self._map(row // self._shard)
-        if shard is None:
-            return self._nothing
-        content, index = shard
-        place, within = divmod(row % self._shard, self._chunk)
-        offset = index[place, 0]
-        if offset == _NOWHERE:
-            return self._nothing
-        size = self._nothing.nbytes
-        start = int(offset) + within * size
-        read: np.ndarray = content[start : start + size].view(self._dtype).reshape(self._row)
+        number, place = divmod(row, self._shard)
+        chunks = self._open.get(number) or self._map(number)
+        read: np.ndarray = chunks[place // self._chunk][place % self._chunk]
         return read
 
-    def _map(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """(bytes, index (chunks, 2)) of a shard; None where nothing of it was ever written."""
+    def _map(self, number: int) -> list[np.ndarray]:
+        """The chunks (rows, ...) of a shard, in their order."""
+        path = self._folder / "c" / str(number) / "/".join("0" * len(self._row))
+        count = self._shard // self._chunk
+        chunks = self._read_shard(path, count) if path.exists() else [self._empty] * count
         with self._lock:
-            if number in self._open:
-                self._open.move_to_end(number)
-                return self._open[number]
-            path = self._folder / "c" / str(number) / "/".join("0" * len(self._row))
-            self._open[number] = self._read_shard(path) if path.exists() else None
+            self._open[number] = chunks
             if len(self._open) > KEPT_OPEN:
                 self._open.popitem(last=False)
-            return self._open[number]
+        return chunks
 
-    def _read_shard(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        chunks = self._shard // self._chunk
-        content = np.memmap(path, np.uint8, mode="r")
-        index = content[-16 * chunks - _CHECKSUM : -_CHECKSUM].copy()
-        if len(index) != 16 * chunks:
-            raise DatasetError(f"{path}: is cut short. Run `olmoearth preprocess` to make it again.")
+    def _read_shard(self, path: Path, count: int) -> list[np.ndarray]:
         # a plain view: slicing a memmap costs several times as much
-        return content.view(np.ndarray), index.view("<u8").reshape(chunks, 2)
+        content = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+        index = content[-16 * count - _CHECKSUM : -_CHECKSUM]
+        if len(index) != 16 * count:
+            raise DatasetError(f"{path}: is cut short. Run `olmoearth preprocess` to make it again.")
+        chunks = []
+        for offset, size in index.copy().view("<u8").reshape(count, 2).tolist():
+            if offset == _NOWHERE:
+                chunks.append(self._empty)
+            elif size != self._empty.nbytes or offset + size > len(content):
+                raise DatasetError(f"{path}: is damaged. Run `olmoearth preprocess` to make it again.")
+            else:
+                chunks.append(content[offset : offset + size].view(self._dtype).reshape(self._empty.shape))
+        return chunks
