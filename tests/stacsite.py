@@ -1,8 +1,8 @@
 """A web site on this machine: a folder's files with range requests, a STAC API over its items, tokens, and faults.
 
-    /files/...      the folder, byte ranges as real servers give them
-    /stac           landing page of a STAC API: search by POST, pages by token, intersects, datetime, collections, filter
-    /token/<name>   a token for a collection, good for `token_seconds`
+/files/...      the folder, byte ranges as real servers give them
+/stac           landing page of a STAC API: search by POST, pages by token, intersects, datetime, collections, filter
+/token/<name>   a token for a collection, good for `token_seconds`
 """
 
 from __future__ import annotations
