@@ -1,4 +1,4 @@
-"""Scenes on a real S3 server and behind http: the same pixels as in a folder, and a sentence for each bad credential."""
+"""Scenes on a real S3 server and behind http: the pixels of a folder, and a sentence for each bad credential."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from olmoearth_core.imagery.signing import Signer
 from olmoearth_core.progress import Silent
 
 YEARS = (date(2000, 1, 1), date(2100, 1, 1))
+AUGUST = Timestep(date(2023, 8, 1), date(2023, 9, 1))
 SETTINGS = (
     "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT", "AWS_HTTPS", "AWS_VIRTUAL_HOSTING",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION",
@@ -180,7 +181,7 @@ def real_store(store: str, real_data: Path) -> str:
     ("name", "crs", "resolution", "place", "step"),
     [
         ("reservoir", "EPSG:32631", 10.0, None, Timestep(date(2020, 6, 1), date(2020, 7, 1))),
-        ("alps_clouds", "EPSG:32633", 120.0, (530e3, 5080e3, 560e3, 5110e3), Timestep(date(2023, 8, 1), date(2023, 9, 1))),
+        ("alps_clouds", "EPSG:32633", 120.0, (530e3, 5080e3, 560e3, 5110e3), AUGUST),
     ],
 )  # fmt: skip
 def test_real_scenes_on_s3_and_http_compose_as_in_their_folder(
