@@ -62,7 +62,7 @@ def measure(*, size: int = 4096, block: int = 512, windows: int = 100, edge: int
                 }
         return {
             "cog": {"pixels": size, "block": block, "bytes": path.stat().st_size},
-            "windows": {"count": windows, "pixels": edge, "blocks_touched": touched, "bytes_of_blocks_and_header": least},
+            "windows": {"count": windows, "pixels": edge, "blocks_touched": touched, "least_bytes": least},
             "ways": results,
         }  # fmt: skip
 
