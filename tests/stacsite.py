@@ -1,7 +1,7 @@
 """A web site on this machine: a folder's files with range requests, a STAC API over its items, tokens, and faults.
 
 /files/...      the folder, byte ranges as real servers give them
-/stac           landing page of a STAC API: search by POST, pages by token, intersects, datetime, collections, filter
+/stac           landing page of a STAC API: search by POST, pages, intersects, datetime, collections, filter
 /token/<name>   a token for a collection, good for `token_seconds`
 """
 
@@ -141,6 +141,9 @@ def serve(site: Site) -> Iterator[Site]:
         def do_GET(self) -> None:
             self.reply({})
 
+        def do_HEAD(self) -> None:
+            self.reply({})
+
         def do_POST(self) -> None:
             self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
@@ -205,7 +208,8 @@ def serve(site: Site) -> Iterator[Site]:
                 self.send_header("Content-Range", part)
             self.send_header("Content-Length", str(length + 10 if fault == "long" else length))
             self.end_headers()
-            self.wfile.write(content[: length // 2] if fault == "cut" else content)
+            if self.command != "HEAD":
+                self.wfile.write(content[: length // 2] if fault == "cut" else content)
             self.wfile.flush()
             if fault == "long":
                 time.sleep(STALL)

@@ -70,6 +70,14 @@ WAKES: dict[str, tuple[Any, str]] = {
     "labels.sampling.near": (50.0, LABELS),
     "labels.sampling.seed": (1, LABELS),
     # these three act through the frozen scene lists
+    "imagery.access.profile": ("park", ""),  # how servers are reached changes no pixel
+    "imagery.access.endpoint": ("http://127.0.0.1:9000", ""),
+    "imagery.access.requester_pays": (True, ""),
+    "imagery.access.anonymous": (True, ""),
+    "imagery.access.attempts": (3, ""),
+    "imagery.access.first_pause": (0.1, ""),
+    "imagery.access.timeout": (30.0, ""),
+    "imagery.access.connections": (2, ""),
     "imagery.catalogue": ("copy/catalog.json", "export infer"),
     "imagery.collections": (["test"], "export infer"),
     "imagery.max_cloud_cover": (50.0, "export infer"),

@@ -152,9 +152,10 @@ def _bounds_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[np.floa
     left, bottom, right, top = (edge[:, None] for edge in bounds.T)
     transformer = _to_degrees(crs)
     longitude, latitude = transformer.transform(left + (right - left) * u, bottom + (top - bottom) * v)
-    crosses = longitude.max(axis=1) - longitude.min(axis=1) > 180
-    longitude = np.where(crosses[:, None] & (longitude < 0), longitude + 360, longitude)
-    edges = np.stack([longitude.min(axis=1), latitude.min(axis=1), longitude.max(axis=1), latitude.max(axis=1)], axis=1)
+    west, east = _extremes(longitude)
+    longitude = np.where((east - west > 180)[:, None] & (longitude < 0), longitude + 360, longitude)
+    (west, east), (south, north) = _extremes(longitude), _extremes(latitude)
+    edges = np.stack([west, south, east, north], axis=1)
     if not transformer.source_crs.is_geographic:
         for pole in (90.0, -90.0):
             x, y = transformer.transform(0.0, pole, direction="INVERSE")
@@ -162,6 +163,12 @@ def _bounds_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[np.floa
             edges[holds, 0], edges[holds, 2] = -180, 180
             edges[holds, 3 if pole > 0 else 1] = pole
     return edges
+
+
+def _extremes(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and largest of each row, of points that are on Earth; infinite where none is."""
+    on_earth = np.isfinite(values)
+    return np.where(on_earth, values, np.inf).min(axis=1), np.where(on_earth, values, -np.inf).max(axis=1)
 
 
 def _told(bbox: Bounds) -> str:

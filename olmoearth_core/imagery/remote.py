@@ -120,7 +120,7 @@ class Fetcher:
     def _request(self, url: str, address: str, start: int, stop: int) -> Any:
         import requests
 
-        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity", **self._signer.headers(address)}
         limit = (min(10.0, self._access.timeout), self._access.timeout)
         try:
             return self._session.get(url, headers=headers, timeout=limit, stream=True)

@@ -51,6 +51,11 @@ class Signer:
             return f"{address}{'&' if '?' in address else '?'}{token}"
         return str(address)
 
+    def headers(self, address: str) -> dict[str, str]:
+        """What has to be sent along: who pays is part of what is signed."""
+        pays = address.startswith("s3://") and self._payer(address)
+        return {"x-amz-request-payer": "requester"} if pays else {}
+
     def renew(self, address: str, refused: str) -> bool:
         """Forget the permission in the URL `refused`; whether another may be had."""
         key = address if address.startswith("s3://") else getattr(address, "token_url", "")

@@ -391,3 +391,122 @@ def test_a_label_more_at_the_same_place_and_date_asks_nothing_new(project: Proje
     other = freeze_label_scenes(project, Silent())
     assert other != path
     assert len(read_scenes(other, project.root).scenes) == 3
+
+
+# ------------------------------------------------------------------ answers that are no STAC, and other catalogues
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("<!DOCTYPE html><html>Sign in</html>", "does not answer with STAC .*begins with '<!DOCTYPE html>"),
+        ("", "does not answer with STAC .*it is empty"),
+        ("[]", "found a JSON list"),
+        ('{"type": "Catalog", "stac_version": "1.0.0", "li', "does not answer with STAC .not JSON"),
+        ('{"message": "quota exceeded"}', "is no STAC catalogue .*message"),
+    ],
+)
+def test_what_a_server_answers_that_is_no_stac_is_told(page: str, sentence: str) -> None:
+    with serve(_Site({"/x": page})) as site, pytest.raises(CatalogueError, match=sentence) as caught:
+        find(f"{site.url}/x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ({"type": "FeatureCollection"}, "cannot be read as a STAC catalogue .KeyError: 'features'"),
+        ({"features": {"a": 1}}, "does not answer a search with items"),
+        ({"features": ["a"]}, "names a JSON str as an item"),
+        ([], "cannot be read as a STAC catalogue"),
+    ],
+)
+def test_a_search_that_is_not_answered_with_items_is_told(answer: Any, sentence: str) -> None:
+    site = _Site()
+    site.page = lambda body: answer  # type: ignore[method-assign]
+    with serve(site), pytest.raises(CatalogueError, match=sentence):
+        find(f"{site.url}/api/")
+
+
+def test_pages_that_turn_in_a_circle_are_told() -> None:
+    site = _Site(items=api_items("a", "b", "c"))
+    link = {"rel": "next", "href": "/api/search", "method": "POST", "merge": True, "body": {"from": 0}}
+    site.page = lambda body: {"features": api_items("a"), "links": [link]}  # type: ignore[method-assign]
+    with serve(site), pytest.raises(CatalogueError, match="names itself as the next one"):
+        find(f"{site.url}/api/")
+
+
+def test_redirects_in_a_circle_are_told() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", "/round")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with pytest.raises(CatalogueError, match="redirects lead in a circle"):
+            find(f"http://127.0.0.1:{server.server_port}/catalog.json")
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda item: item.update(bbox=["a", 1, 2, 3]), "has a bbox that is none"),
+        (lambda item: item["assets"]["B02"].pop("href"), "its asset B02 has no address"),
+        (lambda item: item["geometry"].update(type="Circle"), "item a: its geometry is none"),
+    ],
+)
+def test_more_items_that_cannot_be_used_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], sentence: str
+) -> None:
+    catalogue = write_catalogue(tmp_path, [StacScene("a", "2024-05-10", small())])
+    edit_item(tmp_path, "a", change)
+    with pytest.raises(CatalogueError, match=sentence):
+        find(catalogue)
+
+
+def test_clouds_are_left_to_an_api_that_knows_filters() -> None:
+    plain, able = _Site(items=api_items("a")), _Site(items=api_items("a"))
+    landing = able.landing
+    more = ["https://api.stacspec.org/v1.0.0/item-search#filter", "http://www.opengis.net/spec/cql2/1.0/conf/cql2-json"]
+    able.landing = lambda: {**landing(), "conformsTo": more}  # type: ignore[method-assign]
+    for site in (plain, able):
+        with serve(site):
+            find(f"{site.url}/api/", max_cloud_cover=40.0)
+    assert "filter" not in plain.searches[0]
+    assert able.searches[0]["filter-lang"] == "cql2-json"
+    limit = able.searches[0]["filter"]["args"][1]
+    assert limit == {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 40.0]}
+
+
+def test_alternate_addresses_are_taken_where_the_preset_prefers_them() -> None:
+    items = api_items("a", collection="landsat-c2l1")
+    for name, asset in items[0]["assets"].items():
+        asset["alternate"] = {"s3": {"href": f"s3://usgs-landsat/a/{name}.TIF"}}
+    with serve(_Site(items=items)) as site:
+        found = find(f"usgs@{site.url}/api/", collections=("landsat-c2l1",))
+        (scene,) = found.scenes
+        address = found.address(scene, scene.assets["B02"])
+        assert address == "s3://usgs-landsat/a/B02.TIF"
+        assert address.requester_pays
+        own = find(f"{site.url}/api/", collections=("landsat-c2l1",))
+        assert own.scenes[0].assets["B02"] == "https://cogs.example.org/a/B02.tif"
+
+
+def test_each_modality_has_its_catalogue(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "one", [StacScene("a", "2024-05-10", small())])
+    catalogues = {"sentinel2_l2a": "one/catalog.json"}
+    query = Query(catalogues, {"sentinel2_l2a": ("test",)}, ("sentinel2_l2a",), AREA, (MAY,), 90.0)
+    found = search(query, tmp_path, Silent())
+    found.write(tmp_path / "list.json")
+    again = read_scenes(tmp_path / "list.json", tmp_path)
+    assert again.catalogue == catalogues
+    assert again.query["collections"] == {"sentinel2_l2a": ["test"]}
+    assert again.address(again.scenes[0], again.scenes[0].assets["B02"]) == str(tmp_path / "one" / "a" / "B02.tif")

@@ -103,9 +103,10 @@ def test_a_token_stands_in_no_file_and_no_message(site: Site, tmp_path: Path) ->
 def test_a_server_without_tokens_costs_the_asset_and_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = found(site)
     monkeypatch.setenv("PC_SDK_SAS_URL", f"{site.url}/nothing")
+    scene = scenes.scenes[0]
+    address = SceneList(scenes.catalogue, {}, (), Path("/")).address(scene, scene.assets["B02"])
     with AssetReader(access=HASTY) as reader, pytest.raises(ImageryError, match=r"nothing/test: refuses a token"):
-        scene = scenes.scenes[0]
-        reader.header(SceneList(scenes.catalogue, {}, (), Path("/")).address(scene, scene.assets["B02"]))
+        reader.header(address)
 
 
 def test_no_other_host_is_shown_a_token() -> None:
