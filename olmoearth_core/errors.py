@@ -24,6 +24,10 @@ class NoSceneError(CatalogueError):
     """A catalogue that answers, but has nothing for the place and time."""
 
 
+class SourceError(CoreError, ValueError):
+    """Rasters, patches, cubes or outlines of a partner's own that cannot be imported as they are."""
+
+
 class ImageryError(CoreError, OSError):
     """Scenes or assets that cannot be read or composed."""
 
