@@ -124,7 +124,10 @@ def import_data(
                 imported, yaml = _import_outlines(sources[0], target, work, labelling, project)
             else:
                 found = find(sources, options, stack)
-                imported, yaml = _import_scenes(found, target, work, options, labelling, project, progress or Silent())
+                title = sources[0].stem if len(sources) == 1 else found.scenes[0].id
+                imported, yaml = _import_scenes(
+                    found, title, target, work, options, labelling, project, progress or Silent()
+                )
             publish_folder(work, target, target.with_name(f".{target.name}.old"))
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -179,8 +182,8 @@ def _find_in(folder: Path, options: Options, stack: ExitStack) -> Found:
 
 
 def _import_scenes(
-    found: Found, target: Path, work: Path, options: Options, labelling: Labelling, project: Path | None,
-    progress: Progress,
+    found: Found, title: str, target: Path, work: Path, options: Options, labelling: Labelling,
+    project: Path | None, progress: Progress,
 ) -> tuple[Imported, str]:  # fmt: skip
     bands = sorted({band for scene in found.scenes for band in scene.layers})
     missing = {band: sum(band not in scene.layers for scene in found.scenes) for band in bands}
@@ -189,7 +192,7 @@ def _import_scenes(
     area = footprint(found.scenes)
     yaml = "" if labels is None else starter("imported", _seen_from(project, target), found, labels, area)
     yaml = _named(yaml, project, target)
-    tally = write_catalogue(work, found.scenes, target.name, level, options.link, progress)
+    tally = write_catalogue(work, found.scenes, title, level, options.link, progress)
     if labels is not None:
         write_labels(work, labels, found.scenes)
     write_outlines(work / AREA, [({"name": "imagery"}, area)])

@@ -56,7 +56,7 @@ class Tally:
         told = [f"{note} ({count} layers)" for note, count in sorted(self.notes.items())]
         if self.undeclared_zeros:
             told.append(
-                f"{self.undeclared_zeros} values of 0 in {self.dark_layers} layers are taken for dark ground and become "
+                f"{self.undeclared_zeros} values of 0 in {self.dark_layers} layers count as dark ground and become "
                 "1, because no nodata value is declared; give --nodata 0 if they mean no data"
             )
         if self.unknown_classes:
