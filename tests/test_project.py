@@ -123,7 +123,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         (
             {"dataset.split": {"tests": 0.1}},
             "dataset.split.tests: unknown key, found 0.1; did you mean 'test'? "
-            "Allowed here: block_size, validation, test, seed",
+            "Allowed here: kind, block_size, validation, test, seed, buffer",
         ),
         (
             {"imagery.framing": {"kind": "point_in_time", "timesteps": 3}},

@@ -1,24 +1,32 @@
-"""Labels: what a partner saw on the ground, read from vector files of any CRS into one table on the project's grid."""
+"""Labels: what a partner saw on the ground, read from files of any kind and CRS onto the project's grid.
+
+Outlines, lines and points (vector files, CSV tables) become one table; rasters stay files that are read where needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import CoreError, LabelError
 from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.labels import raster, table
+from olmoearth_core.labels.properties import allowed_values, class_indices, dates_of, splits_of
+from olmoearth_core.labels.raster import LabelRaster, open_raster
+from olmoearth_core.labels.values import UNMAPPED
 from olmoearth_core.labels.vector import Problem, VectorFile, project, read_area, read_vector, summarise
 from olmoearth_core.labels.zone import named_grid, utm_grid
-from olmoearth_core.project import PROJECT_FILE, LabelsConfig, Project
-from olmoearth_core.section import FIRST_YEAR, LAST_YEAR
+from olmoearth_core.project import PROJECT_FILE, Project
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,27 +35,43 @@ class Labels:
 
     Attributes:
         frame: one row a feature, in the grid's CRS: geometry, class_index (position in task.classes), date
-            (datetime.date), source (the file as project.yaml names it), feature (its position in that file, from 0).
+            (datetime.date), source (the file as project.yaml names it), feature (its position in that file, from 0),
+            split ("train", "validation", "test" where dataset.split.kind is property, else "").
         grid: the project's pixel grid.
+        rasters: label rasters, scanned.
     """
 
     frame: gpd.GeoDataFrame
     grid: Grid
+    rasters: tuple[LabelRaster, ...] = ()
 
-    def near(self, box: PixelBox, day: date) -> tuple[np.ndarray, np.ndarray]:
-        """(geometries (N,), class indices (N,)) of the labels of `day` whose bounds meet `box`."""
-        if day not in self._days:
-            return np.array([], dtype=object), np.array([], dtype=np.int64)
-        rows, tree = self._days[day]
-        found = np.sort(rows[tree.query(box.polygon)])
+    @property
+    def dates(self) -> list[date]:
+        """The days that labels are of, in order."""
+        return sorted({*self.frame["date"], *(raster.date for raster in self.rasters)})
+
+    def near(self, box: PixelBox, day: date, split: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """(geometries (N,), class indices (N,)) of the labels of `day` (and `split`) whose bounds meet `box`."""
+        found = self.rows_near(box, day, split)
         return self.frame.geometry.to_numpy()[found], self.frame["class_index"].to_numpy()[found]
 
+    def rows_near(self, box: PixelBox, day: date, split: str = "") -> np.ndarray:
+        """Rows of `frame`, as `near`."""
+        if (day, split) not in self._trees:
+            return np.array([], dtype=np.int64)
+        rows, tree = self._trees[day, split]
+        return np.sort(rows[tree.query(box.polygon)])
+
     @cached_property
-    def _days(self) -> dict[date, tuple[np.ndarray, shapely.STRtree]]:
-        """Date -> (rows of the frame, tree over their geometries)."""
+    def _trees(self) -> dict[tuple[date, str], tuple[np.ndarray, shapely.STRtree]]:
+        """(date, split) -> (rows of the frame, tree over their geometries)."""
         geometries = self.frame.geometry.to_numpy()
-        groups = self.frame.groupby("date", sort=True).indices
-        return {day: (rows, shapely.STRtree(geometries[rows])) for day, rows in groups.items()}
+        keys = ["date", "split"] if "split" in self.frame else ["date"]
+        groups = self.frame.groupby(keys, sort=True).indices if len(self.frame) else {}
+        return {
+            (key if isinstance(key, tuple) and len(key) == 2 else (key, "")): (rows, shapely.STRtree(geometries[rows]))
+            for key, rows in groups.items()
+        }
 
 
 def read_labels(project: Project) -> Labels:
@@ -62,149 +86,136 @@ def read_labels(project: Project) -> Labels:
     return labels
 
 
+@dataclass
+class _Found:
+    """What the files hold, before the grid is known."""
+
+    files: dict[str, VectorFile] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """class_index, date, feature, split of the features that are labels."""
+    rasters: list[LabelRaster] = field(default_factory=list)
+
+
 def check_labels(project: Project) -> tuple[Labels | None, list[Problem]]:
     """As `read_labels`, but everything that is wrong is returned; no Labels where anything is."""
-    config, classes = project.config.labels, project.config.task.class_names
-    problems: list[Problem] = []
-    files: dict[str, VectorFile] = {}
-    columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for source in config.files:
+    found, problems = _Found(), list[Problem]()
+    for source in project.config.labels.files:
         try:
-            file = read_vector(project.path(source), source)
+            if Path(source).suffix.lower() in raster.SUFFIXES:
+                found.rasters.append(_raster(project, source))
+            else:
+                problems += _vector(project, source, found)
         except LabelError as error:
             problems.append(_from_error(source, error))
-            continue
-        indices, class_problems = _class_indices(file, source, config.class_property, classes)
-        dates, date_problems = _dates(file, source, config)
-        problems += [*file.problems, *class_problems, *date_problems]
-        files[source], columns[source] = file, (indices, dates)
+    area = None
     labels = None
-    if not problems:
+    try:
+        if not problems:
+            grid = _grid(project, found)
+            labels = Labels(_frame(found, grid), grid)
+    except CoreError as error:
+        problems.append(_from_error(PROJECT_FILE, error))
+    name = project.config.labels.area
+    if name is not None:
         try:
-            grid = _grid(project, files)
-            labels = Labels(_frame(files, columns, grid), grid)
-        except CoreError as error:
-            problems.append(_from_error(PROJECT_FILE, error))
-    if config.area is not None:
-        try:
-            area = read_area(project.path(config.area), config.area, labels.grid if labels else None)
+            area = read_area(project.path(name), name, labels.grid if labels else None)
         except LabelError as error:
-            problems.append(_from_error(config.area, error))
-        else:
-            labels = _clip(labels, area) if labels else None
-        if labels is not None and labels.frame.empty:
-            problems.append(Problem(config.area, "no label lies in labels.area; is it the right file?"))
+            problems.append(_from_error(name, error))
+    if labels is not None and not problems:
+        labels = _clip(labels, area) if area is not None else labels
+        labels, more = _with_rasters(labels, found.rasters, area, project)
+        problems += more
+        if not more and labels.frame.empty and not any(len(r.cells) for r in labels.rasters):
+            problems.append(
+                Problem(name, "no label lies in labels.area; is it the right file?")
+                if name is not None
+                else Problem("labels.files", "no value in them means a class; check labels.classes")
+            )
     return (None if problems else labels), problems
+
+
+def _vector(project: Project, source: str, found: _Found) -> list[Problem]:
+    """Add a vector file or CSV table to `found`; what is wrong with its features."""
+    config, path = project.config.labels, project.path(source)
+    is_table = Path(source).suffix.lower() in table.SUFFIXES
+    file = table.read_table(path, source, config.crs) if is_table else read_vector(path, source)
+    indices, class_problems = class_indices(file, source, project)
+    dates, date_problems = dates_of(file, source, config)
+    splits, split_problems = splits_of(file, source, project)
+    kept = np.flatnonzero((indices != UNMAPPED) | (config.unmapped == "error"))
+    found.files[source] = file
+    found.tables[source] = pd.DataFrame(
+        {"class_index": indices[kept], "date": dates[kept], "source": source, "feature": kept, "split": splits[kept]}
+    )
+    return [*file.problems, *class_problems, *date_problems, *split_problems]
+
+
+def _raster(project: Project, source: str) -> LabelRaster:
+    """Look at a label raster.
+
+    Raises:
+        LabelError: it cannot be used, or nothing says which day it is true for.
+    """
+    config = project.config.labels
+    found = open_raster(project.path(source), source, project.config.value_map)
+    day = config.dates.get(source, config.date)
+    if day is None:
+        raise LabelError(f"{source}: a raster has no date of its own. Set labels.date, or labels.dates for each file.")
+    if config.windows == "centred":
+        raise LabelError(f"{source}: a raster has no middles of labels. Set labels.windows to lattice.")
+    if project.config.dataset.split.kind == "property":
+        raise LabelError(f"{source}: a raster has no property. Set dataset.split.kind to blocks or time.")
+    return replace(found, date=day)
+
+
+def _with_rasters(
+    labels: Labels, rasters: list[LabelRaster], area: BaseGeometry | None, project: Project
+) -> tuple[Labels, list[Problem]]:
+    config, scanned, problems = project.config, list[LabelRaster](), list[Problem]()
+    for found in rasters:
+        try:
+            scanned.append(replace(found, area=area).scan(labels.grid, config.model.window_size))
+        except LabelError as error:
+            problems.append(_from_error(found.source, error))
+            continue
+        if (odd := scanned[-1].unmapped) and config.labels.unmapped == "error":
+            values = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
+            message = f"holds the values {values}, which mean no class; {allowed_values(project)}"
+            problems.append(Problem(found.source, message))
+    return replace(labels, rasters=tuple(scanned)), problems
 
 
 def _from_error(source: str, error: CoreError) -> Problem:
     return Problem(source, str(error).removeprefix(f"{source}: ").removesuffix("."))
 
 
-def _class_indices(file: VectorFile, source: str, key: str, classes: list[str]) -> tuple[np.ndarray, list[Problem]]:
-    """Position of each feature's class in `classes`, (N,) int64; -1 where a problem says why."""
-    count = len(file.geometries)
-    if key not in file.columns:
-        found = ", ".join(file.columns) or "none"
-        message = f"has no property '{key}'; its properties are: {found}. Set labels.class_property"
-        return np.full(count, -1), [Problem(source, message)]
-    names, inverse = np.unique([_class_name(value) for value in file.columns[key]], return_inverse=True)
-    position = {name: i for i, name in enumerate(classes)}
-    indices = np.array([position.get(str(name), -1) for name in names])[inverse]
-    allowed = ", ".join(classes)
-    return indices, [
-        Problem(
-            source,
-            f"feature {i} has the class '{names[inverse[i]]}'; allowed are {allowed} (task.classes)"
-            if names[inverse[i]]
-            else f"feature {i} has no class; allowed are {allowed} (task.classes)",
-        )
-        for i in np.flatnonzero(indices < 0)
-    ]
-
-
-def _class_name(value: object) -> str:
-    """The class as text: 3 and 3.0 (what a missing value elsewhere makes of an integer column) are both '3'."""
-    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def _dates(file: VectorFile, source: str, config: LabelsConfig) -> tuple[np.ndarray, list[Problem]]:
-    """The day each label is true for, (N,) datetime.date; None where a problem says why.
-
-    The property of the file wins over labels.date, which stands in for files without it. The day is the one that is
-    written: no time zone is applied.
-    """
-    count = len(file.geometries)
-    key = config.date_property
-    if key not in file.columns:
-        if config.date is not None:
-            return np.full(count, config.date, dtype=object), []
-        found = ", ".join(file.columns) or "none"
-        message = (
-            f"has no property '{key}' with the date of each label; its properties are: {found}. "
-            "Set labels.date_property, or labels.date for one date for all"
-        )
-        return np.full(count, None, dtype=object), [Problem(source, message)]
-    parsed = {value: _day(value) for value in set(map(_text, file.columns[key]))}
-    texts = [_text(value) for value in file.columns[key]]
-    dates = np.array([parsed[text] for text in texts], dtype=object)
-    return dates, [
-        Problem(
-            source,
-            f"feature {i} has the {key} '{text}'; expected a date like 2024-06-30"
-            if text
-            else f"feature {i} has no {key}; expected a date like 2024-06-30",
-        )
-        for i, text in enumerate(texts)
-        if parsed[text] is None
-    ]
-
-
-def _text(value: object) -> str:
-    return "" if value is None or value != value else str(value).strip()
-
-
-def _day(text: str) -> date | None:
-    try:
-        day = date.fromisoformat(text[:10].replace("/", "-"))
-    except ValueError:
-        return None
-    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None
-
-
-def _grid(project: Project, files: dict[str, VectorFile]) -> Grid:
+def _grid(project: Project, found: _Found) -> Grid:
     """The project's grid: imagery.crs, or the UTM zone around the middle of all labels."""
     imagery = project.config.imagery
     if imagery.crs is not None:
         return named_grid(imagery.crs, imagery.resolution)
-    return utm_grid(np.concatenate(list(_each_in("EPSG:4326", files))), "the labels reach", imagery.resolution)
+    places = [*_each_in("EPSG:4326", found).values(), *(_outline_in_degrees(raster) for raster in found.rasters)]
+    return utm_grid(np.concatenate(places), "the labels reach", imagery.resolution)
 
 
-def _each_in(crs: str, files: dict[str, VectorFile]) -> Iterator[np.ndarray]:
-    for source, file in files.items():
-        yield project(file, crs, source)
+def _each_in(crs: str, found: _Found) -> Mapping[str, np.ndarray]:
+    """File -> geometries of its labels in `crs`."""
+    return {
+        source: project(replace(file, geometries=file.geometries[found.tables[source]["feature"]]), crs, source)
+        for source, file in found.files.items()
+    }
 
 
-def _frame(
-    files: dict[str, VectorFile], columns: dict[str, tuple[np.ndarray, np.ndarray]], grid: Grid
-) -> gpd.GeoDataFrame:
-    parts = [
-        pd.DataFrame(
-            {
-                "class_index": columns[source][0],
-                "date": columns[source][1],
-                "source": source,
-                "feature": np.arange(len(geometries)),
-                "geometry": geometries,
-            }
-        )
-        for source, geometries in zip(files, _each_in(grid.crs, files), strict=True)
-    ]
-    return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), geometry="geometry", crs=grid.crs)
+def _outline_in_degrees(raster: LabelRaster) -> np.ndarray:
+    file = VectorFile(CRS.from_user_input(raster.pixels.crs), np.array([raster.outline], dtype=object), {}, ())
+    return project(file, "EPSG:4326", raster.source)
+
+
+def _frame(found: _Found, grid: Grid) -> gpd.GeoDataFrame:
+    columns = ["class_index", "date", "source", "feature", "split", "geometry"]
+    parts = [found.tables[source].assign(geometry=g) for source, g in _each_in(grid.crs, found).items()]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns).astype({"class_index": int})
+    return gpd.GeoDataFrame(table, geometry="geometry", crs=grid.crs)
 
 
 def _clip(labels: Labels, area: BaseGeometry) -> Labels:
@@ -215,7 +226,7 @@ def _clip(labels: Labels, area: BaseGeometry) -> Labels:
     cut = shapely.intersection(geometries[crossing], area)
     geometries[crossing] = [_of_dimension(part, whole) for part, whole in zip(cut, geometries[crossing], strict=True)]
     frame = labels.frame.set_geometry(gpd.GeoSeries(geometries, crs=labels.grid.crs))
-    return Labels(frame[~shapely.is_empty(geometries)].reset_index(drop=True), labels.grid)
+    return replace(labels, frame=frame[~shapely.is_empty(geometries)].reset_index(drop=True))
 
 
 def _of_dimension(part: BaseGeometry, whole: BaseGeometry) -> BaseGeometry:

@@ -27,7 +27,7 @@ class ValueMap:
 
     Attributes:
         words: value as text -> position in task.classes.
-        ranges: (low, high, position), both ends in it, in order; where one ends as the next begins, the next one has it.
+        ranges: (low, high, position), in order, both ends in it; where two meet, the upper one has the end.
     """
 
     words: Mapping[str, int]
@@ -57,9 +57,8 @@ class ValueMap:
         last = (-math.inf, -math.inf, UNMAPPED)
         for low, high, index in ranges:
             if UNMAPPED != last[2] != index and (low < last[1] or low == last[0]):
-                raise ValueError(
-                    f"the numbers from {low:g} to {min(high, last[1]):g} mean both {classes[last[2]]} and {classes[index]}"
-                )
+                both = f"{classes[last[2]]} and {classes[index]}"
+                raise ValueError(f"the numbers from {low:g} to {min(high, last[1]):g} mean both {both}")
             last = max(last, (low, high, index), key=lambda one: one[1])
         return cls({**{name: k for k, name in enumerate(classes)}, **given}, tuple(ranges))
 
@@ -99,7 +98,7 @@ def as_list(value: object) -> list[Value]:
     Raises:
         ValueError: something else.
     """
-    several = value if isinstance(value, list) else [value]
+    several: list[Value] = list(value) if isinstance(value, list) else [value]  # type: ignore[list-item]
     for one in several:
         if isinstance(one, bool) or not isinstance(one, str | int | float) or one == "":
             raise ValueError(f"expected a value, a range like '0-30', or a list of those, found {one!r}")

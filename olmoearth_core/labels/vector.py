@@ -20,7 +20,10 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.errors import LabelError
 from olmoearth_core.grid import Grid
 
-KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
+_KIND_IDS = [
+    shapely.GeometryType[kind]
+    for kind in ("POINT", "MULTIPOINT", "LINESTRING", "MULTILINESTRING", "POLYGON", "MULTIPOLYGON")
+]
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,18 @@ class VectorFile:
         geometries: (N,) shapely geometries in `crs`, two-dimensional, x before y; None where `problems` says why.
         columns: property name -> (N,) values; dates and times are ISO 8601 text.
         problems: features that cannot be used as they are.
+        rows: it is a table, whose rows a person counts from 1 with the head as the first.
     """
 
     crs: CRS
     geometries: np.ndarray
     columns: dict[str, np.ndarray]
     problems: tuple[Problem, ...]
+    rows: bool = False
+
+    def which(self, feature: int) -> str:
+        """The name of a feature, for a person who looks for it."""
+        return f"row {feature + 2}" if self.rows else f"feature {feature}"
 
 
 def summarise(problems: list[Problem], shown: int = 3) -> str:
@@ -80,9 +89,9 @@ def read_vector(path: Path, source: str) -> VectorFile:
         )
     crs = CRS.from_user_input(meta["crs"])
     geometries = shapely.from_wkb(wkb, on_invalid="ignore")
-    if reason := _impossible(crs, geometries):
+    if reason := impossible(crs, geometries):
         raise LabelError(f"{source}: {reason}")
-    reasons = _broken(wkb, geometries)
+    reasons = broken(geometries, wkb)
     problems = tuple(Problem(source, f"feature {i} {reason}") for i, reason in reasons.items())
     geometries[list(reasons)] = None
     return VectorFile(crs, geometries, dict(zip(meta["fields"], values, strict=True)), problems)
@@ -159,7 +168,7 @@ def _read_layer(path: Path, source: str) -> tuple[dict[str, Any], np.ndarray | N
     return meta, wkb, values
 
 
-def _impossible(crs: CRS, geometries: np.ndarray) -> str:
+def impossible(crs: CRS, geometries: np.ndarray) -> str:
     """Why the coordinates cannot be in `crs`; empty when they can."""
     with np.errstate(invalid="ignore"):
         left, bottom, right, top = shapely.total_bounds(geometries)
@@ -178,17 +187,24 @@ def _impossible(crs: CRS, geometries: np.ndarray) -> str:
     return ""
 
 
-def _broken(wkb: np.ndarray, geometries: np.ndarray) -> dict[int, str]:
-    """Position of each feature whose geometry cannot be used -> what is wrong with it."""
+def broken(geometries: np.ndarray, wkb: np.ndarray | None = None) -> dict[int, str]:
+    """Position of each feature whose geometry cannot be used -> what is wrong with it.
+
+    Args:
+        geometries: (N,), None where there is none.
+        wkb: (N,) what they were read from, None where there was nothing; not given where a missing one is told already.
+    """
     reasons: dict[int, str] = {}
     missing = np.array([g is None for g in geometries])
-    for i in np.flatnonzero(missing).tolist():
-        reasons[i] = "has no geometry" if wkb[i] is None else "has a geometry with an open or too short ring"
+    if wkb is not None:
+        for i in np.flatnonzero(missing).tolist():
+            reasons[i] = "has no geometry" if wkb[i] is None else "has a geometry with an open or too short ring"
     for i in np.flatnonzero(shapely.is_empty(geometries)).tolist():
         reasons[i] = "has an empty geometry"
     for i in np.flatnonzero(~shapely.is_valid(geometries) & ~missing).tolist():
         reasons[i] = f"has a broken geometry: {shapely.is_valid_reason(geometries[i])}"
-    for i, geometry in enumerate(geometries):
-        if i not in reasons and geometry.geom_type not in KINDS:
-            reasons[i] = f"is a {geometry.geom_type}; allowed are points, lines and polygons"
+    kinds = shapely.get_type_id(geometries)
+    for i in np.flatnonzero(~np.isin(kinds, _KIND_IDS) & ~missing).tolist():
+        if i not in reasons:
+            reasons[i] = f"is a {geometries[i].geom_type}; allowed are points, lines and polygons"
     return dict(sorted(reasons.items()))

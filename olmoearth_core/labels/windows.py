@@ -1,13 +1,14 @@
 """Windows around labels, and the targets inside them.
 
-Windows lie on the grid's one lattice, so they never overlap; each carries the labels of one date. The rules by which a
-label claims a pixel are here, in one place: a polygon claims the pixels whose centres it holds, a line those it
-touches, a point the one under it.
+Windows lie on the grid's one lattice, so that they never overlap, or have a label in their middle; each carries the
+labels of one date. The rules by which a label claims a pixel are here, in one place: a polygon claims the pixels whose
+centres it holds, a line those it touches, a point the one under it, a raster those whose centres its pixels hold.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -17,6 +18,10 @@ from rasterio.features import rasterize as burn
 
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.labels.labels import Labels
+from olmoearth_core.labels.places import Kind, find_places, pixels_under
+from olmoearth_core.labels.sampling import sample
+from olmoearth_core.progress import Progress
+from olmoearth_core.project import Project, SamplingConfig
 
 _ONE_AT_A_TIME = threading.Lock()
 """rasterio silences a warning while it burns, in a way that two threads at once turn into a warning or an error."""
@@ -27,11 +32,18 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class TrainingWindow:
-    """One window of the lattice at the date of its labels."""
+    """One window at the date of its labels; `split` is theirs where labels name one, else empty."""
 
     name: str
     box: PixelBox
     date: date
+    split: str = ""
+
+    @property
+    def centre(self) -> PixelBox:
+        """The pixel in its middle: what decides which block it is in."""
+        box = self.box
+        return box.grid.box(box.column + box.width // 2, box.row + box.height // 2, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -47,21 +59,54 @@ class Target:
     conflicts: int
 
 
-def training_windows(labels: Labels, window_size: int) -> list[TrainingWindow]:
-    """The lattice boxes in which labels claim pixels, one for each date, ordered by date, row and column.
+def windows_of(project: Project, labels: Labels) -> list[TrainingWindow]:
+    """The training windows that project.yaml asks for (labels.windows, labels.sampling)."""
+    config = project.config.labels
+    return training_windows(labels, project.config.model.window_size, config.windows, config.sampling)
+
+
+def training_windows(
+    labels: Labels, window_size: int, kind: Kind = "lattice", sampling: SamplingConfig | None = None
+) -> list[TrainingWindow]:
+    """Windows around the labels, one for each date (and split that labels name), ordered by date, row and column.
 
     A box that a polygon touches without holding a pixel centre may be among them; its target is then empty.
 
     Args:
         labels: as from `read_labels`.
         window_size: edge of a window in pixels.
+        kind: on the lattice or centred on labels (`find_places`).
+        sampling: which of them are kept; all when not given.
     """
     grid = labels.grid
+    places = find_places(labels, window_size, kind)
+    if sampling is not None:
+        places = places.take(sample(places, sampling, window_size, grid.resolution))
+    days, splits = places.days.tolist(), places.splits.tolist()
+    rows = zip(*(v.tolist() for v in (places.day, places.row, places.column, places.split)), strict=True)
     return [
-        TrainingWindow(f"{day:%Y%m%d}_{i * window_size}_{j * window_size}", box, day)
-        for day, j, i in _cells(labels, window_size)
-        for box in [grid.box(i * window_size, j * window_size, window_size, window_size)]
+        TrainingWindow(
+            f"{days[day]:%Y%m%d}_{row}_{column}{'_' if splits[split] else ''}{splits[split]}",
+            grid.box(column, row, window_size, window_size),
+            days[day],
+            splits[split],
+        )
+        for day, row, column, split in rows
     ]
+
+
+def count_pixels(
+    labels: Labels, windows: Sequence[TrainingWindow], classes: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """(labelled pixels of each class (N, classes), conflicting pixels (N,)) of windows, int64."""
+    pixels, conflicts = np.zeros((len(windows), classes), np.int64), np.zeros(len(windows), np.int64)
+    with progress.bar("Looking at the labels", len(windows)) as advance:
+        for k, window in enumerate(windows):
+            target = make_target(labels, window)
+            pixels[k] = np.bincount(target.classes[target.classes != IGNORE], minlength=classes)
+            conflicts[k] = target.conflicts
+            advance(1)
+    return pixels, conflicts
 
 
 def rasterize(labels: Labels, window: TrainingWindow) -> np.ndarray:
@@ -72,13 +117,18 @@ def rasterize(labels: Labels, window: TrainingWindow) -> np.ndarray:
 def make_target(labels: Labels, window: TrainingWindow) -> Target:
     """The target of a window, from the labels of its date. The order of files and features makes no difference."""
     box = window.box
-    geometries, indices = labels.near(box, window.date)
+    geometries, indices = labels.near(box, window.date, window.split)
+    masks = {index: _claimed(geometries[indices == index], box) for index in np.unique(indices).tolist()}
+    for raster in labels.rasters:
+        if raster.date == window.date:
+            seen = raster.classes(box)
+            for index in np.unique(seen[seen >= 0]).tolist():
+                masks[index] = masks.get(index, False) | (seen == index)
     classes = np.full(box.shape, IGNORE, np.uint8)
     claims = np.zeros(box.shape, np.uint8)
-    for index in np.unique(indices):
-        claimed = _claimed(geometries[indices == index], box)
-        classes[claimed] = index
-        claims += claimed
+    for index, mask in masks.items():
+        classes[mask] = index
+        claims += mask
     classes[claims > 1] = IGNORE
     return Target(classes, int((claims > 1).sum()))
 
@@ -93,60 +143,8 @@ def _claimed(geometries: np.ndarray, box: PixelBox) -> np.ndarray:
             with _ONE_AT_A_TIME:
                 burnt = burn(shapes, box.shape, transform=box.transform, all_touched=all_touched, dtype="uint8")
             claimed |= burnt > 0
-    columns, rows = _pixels_under(shapely.get_coordinates(geometries[dimension == 0]), box.grid.resolution)
+    columns, rows = pixels_under(shapely.get_coordinates(geometries[dimension == 0]), box.grid.resolution)
     inside = (columns >= box.column) & (columns < box.column + box.width)
     inside &= (rows >= box.row) & (rows < box.row + box.height)
     claimed[rows[inside] - box.row, columns[inside] - box.column] = True
     return claimed
-
-
-def _pixels_under(xy: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Absolute (columns, rows) of the pixels under the points (N, 2)."""
-    return np.floor(xy[:, 0] / resolution).astype(np.int64), np.floor(-xy[:, 1] / resolution).astype(np.int64)
-
-
-def _cells(labels: Labels, size: int) -> list[tuple[date, int, int]]:
-    """(date, lattice row, lattice column) of the boxes where labels may claim pixels, in this order."""
-    geometries = labels.frame.geometry.to_numpy()
-    dimension = shapely.get_dimensions(geometries)
-    points, others = np.flatnonzero(dimension == 0), np.flatnonzero(dimension > 0)
-    xy, owner = shapely.get_coordinates(geometries[points], return_index=True)
-    columns, rows = _pixels_under(xy, labels.grid.resolution)
-    j, i, k = _boxes_met(geometries[others], dimension[others] == 2, labels.grid.resolution, size)
-    days, day = np.unique(labels.frame["date"].to_numpy(), return_inverse=True)
-    found = [
-        np.concatenate([day[points[owner]], day[others[k]]]),
-        np.concatenate([rows // size, j]),
-        np.concatenate([columns // size, i]),
-    ]
-    return [(days[d], row, column) for d, row, column in np.unique(found, axis=1).T.tolist()]
-
-
-def _boxes_met(
-    geometries: np.ndarray, is_polygon: np.ndarray, resolution: float, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lattice (rows, columns) of the boxes that lines and polygons meet, and (positions) of who meets them."""
-    edge = resolution * size
-    # a polygon claims pixels whose centres it holds: only the rectangle of a box's pixel centres counts for it
-    margin = np.where(is_polygon, resolution / 2, 0.0)
-    left, bottom, right, top = shapely.bounds(geometries).T
-    first_i, width = _range(left, right, margin, edge)
-    first_j, height = _range(-top, -bottom, margin, edge)
-    count = width * height
-    owner = np.repeat(np.arange(len(geometries)), count)
-    nth = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    j, i = first_j[owner] + nth // width[owner], first_i[owner] + nth % width[owner]
-    meets = count[owner] == 1
-    unsure = np.flatnonzero(~meets)
-    x, y, m = i[unsure] * edge, -j[unsure] * edge, margin[owner[unsure]]
-    boxes = shapely.box(x + m, y - edge + m, x + edge - m, y - m)
-    shapely.prepare(geometries)
-    meets[unsure] = shapely.intersects(geometries[owner[unsure]], boxes)
-    return j[meets], i[meets], owner[meets]
-
-
-def _range(low: np.ndarray, high: np.ndarray, margin: np.ndarray, edge: float) -> tuple[np.ndarray, np.ndarray]:
-    """First index and number of the lattice boxes that, shrunk by `margin`, meet [low, high]."""
-    first = np.ceil((low + margin) / edge).astype(np.int64) - 1
-    last = np.floor((high - margin) / edge).astype(np.int64)
-    return first, np.maximum(last - first + 1, 0)

@@ -147,8 +147,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
     ("name", "content", "word"),
     [
         ("a.geojson", "hello", "not a vector file"),
-        ("a.tif", "II*", "not a vector file"),
-        ("a.csv", "class,x,y\nland,3,42\n", "no geometries"),
+        ("a.tif", "II*", "not a raster that can be read"),
+        ("a.csv", "class,x,y\nland,3,42\n", "Set labels.crs"),
         ("a.geojson", '{"type": "FeatureCollection", "features": []}', "no features"),
     ],
 )
