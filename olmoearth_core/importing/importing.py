@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -117,6 +117,7 @@ def import_data(
     target = target.expanduser().absolute().parent.resolve() / target.name
     _refuse_target(target, [*sources, *labelling.files], project)
     work = target.with_name(f".{target.name}.importing")
+    was_there = target.parent.is_dir()
     shutil.rmtree(work, ignore_errors=True)  # of an import that was killed
     try:
         with ExitStack() as stack, disk_errors(target):
@@ -131,6 +132,9 @@ def import_data(
             publish_folder(work, target, target.with_name(f".{target.name}.old"))
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if not was_there:
+            with suppress(OSError):  # not empty: the import is in it
+                target.parent.rmdir()
     if project is not None:
         if target.is_relative_to(project.resolve()):
             write_text(project / ".gitignore", f"/{target.relative_to(project.resolve()).as_posix()}\n")

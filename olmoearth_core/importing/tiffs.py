@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from olmoearth_core.errors import SourceError
 from olmoearth_core.imagery.sampling import SourceGrid
@@ -128,7 +129,7 @@ def read_header(path: Path, options: Options) -> TiffFile:
         SourceError: it cannot be read, or has no CRS or transform.
     """
     try:
-        with rasterio.open(path) as file:
+        with _open(path) as file:
             crs, transform = file.crs, file.transform
             encodings = tuple(map(Encoding, file.scales, file.offsets, file.nodatavals))
             grid = (file.width, file.height)
@@ -240,9 +241,15 @@ def _scene_folder(path: Path) -> Path:
     return folder.parent if folder.name.upper() in ("R10M", "R20M", "R60M") else folder
 
 
+def _open(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # told in our own words
+        return rasterio.open(path)
+
+
 def _read(path: Path, number: int) -> NDArray[Any]:
     try:
-        with rasterio.open(path) as file:
+        with _open(path) as file:
             pixels: NDArray[Any] = file.read(number)
             return pixels
     except RasterioError as error:
