@@ -74,6 +74,16 @@ def _export_files(project: Project, progress: Progress) -> dict[str, Path]:
     return {**label_files(project), "scenes": freeze_label_scenes(project, progress)}
 
 
+def _preprocess_files(project: Project, progress: Progress) -> dict[str, Path]:
+    files = label_files(project)
+    if project.config.dataset.split.kind == "blocks":
+        from olmoearth_core.labels.frozen import freeze_blocks
+
+        blocks = freeze_blocks(project, progress)
+        files[blocks.relative_to(project.root).as_posix()] = blocks
+    return files
+
+
 def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
     """The files of the checkpoint that training begins with; a remote one is fetched, so that its content names it."""
     weights = project.config.model.weights
@@ -135,7 +145,7 @@ _ALL = (
             "window_size": p.config.model.window_size,
         },
         after=("export",),
-        files=label_files,
+        files=_preprocess_files,
         place=lambda _project, _key: "data/dataset",
     ),
     Stage(

@@ -27,10 +27,12 @@ from olmoearth_core.errors import DatasetError, ExpectationError
 from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
+from olmoearth_core.labels.frozen import FOLDER, read_blocks
 from olmoearth_core.labels.labels import Labels, read_labels
-from olmoearth_core.labels.split import SPLITS, BlockTable, assign_splits, block_of, block_pixels
-from olmoearth_core.labels.windows import TrainingWindow, training_windows
-from olmoearth_core.project import Project
+from olmoearth_core.labels.leakage import too_near
+from olmoearth_core.labels.split import SPLITS, BlockTable, block_of, block_pixels, splits_of
+from olmoearth_core.labels.windows import TrainingWindow, windows_of
+from olmoearth_core.project import Project, SplitConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import whole_file, write_json
 
@@ -47,25 +49,35 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     """
     project = run.project
     labels = read_labels(project)
-    windows = training_windows(labels, project.config.model.window_size)
-    if not windows:
+    every = windows_of(project, labels)
+    if not every:
         raise DatasetError("the labels cover no pixel of the grid; they may be smaller than imagery.resolution.")
+    split = project.config.dataset.split
+    blocks = _blocks(run)
+    splits = splits_of(every, split, blocks)
+    apart = np.zeros(len(every), bool)
+    if split.kind != "time":
+        apart = too_near([window.box for window in every], splits, split.buffer)
+    windows = [window for window, gone in zip(every, apart, strict=True) if not gone]
+    splits = [name for name, gone in zip(splits, apart, strict=True) if not gone]
     records = _compose(run, labels, windows)
     used = [k for k, record in enumerate(records) if not record.left_out]
-    left_out = [{"window": r.name, "reason": r.left_out} for r in records if r.left_out]
+    left_out = [
+        *({"window": every[k].name, "reason": _too_near(split)} for k in np.flatnonzero(apart)),
+        *({"window": r.name, "reason": r.left_out} for r in records if r.left_out),
+    ]
     _check_samples([records[k] for k in used], left_out, project)
 
-    blocks = _split([windows[k] for k in used], [records[k] for k in used], project)
-    write_json(run.out / "splits.json", blocks.to_json())
+    write_json(run.out / "splits.json", {"kind": split.kind, **(blocks.to_json() if blocks else {})})
     write_json(run.out / "left_out.json", left_out)
-    _write_windows(run.out / WINDOWS, windows, records, used, blocks, project)
+    _write_windows(run.out / WINDOWS, windows, records, used, splits, project)
     dataset = open_dataset(run.out)
     statistics = dataset_statistics(dataset, run.progress)
     write_json(run.out / "statistics.json", statistics)
     warnings = _gate(run, dataset, statistics, left_out)
     reasons = Counter(item["reason"] for item in left_out)
     for reason, count in sorted(reasons.items()):
-        run.progress.note(f"{count} of {len(windows)} windows left out: {reason}")
+        run.progress.note(f"{count} of {len(every)} windows left out: {reason}")
     return {
         "windows": {split: len(dataset.indices(split)) for split in SPLITS},
         "classes": statistics["classes"],
@@ -122,14 +134,16 @@ def _check_samples(used: Sequence[Record], left_out: Sequence[dict[str, str]], p
         )
 
 
-def _split(windows: Sequence[TrainingWindow], records: Sequence[Record], project: Project) -> BlockTable:
-    config = project.config
-    size = block_pixels(config.dataset.split, config.model.window_size, config.imagery.resolution)
-    amounts: dict[tuple[int, int], np.ndarray] = {}
-    for window, record in zip(windows, records, strict=True):
-        block = block_of(window.box, size)
-        amounts[block] = amounts.get(block, 0) + np.array(record.pixels)
-    return assign_splits(amounts, config.dataset.split, size)
+def _blocks(run: StageRun) -> BlockTable | None:
+    """The frozen table of blocks among the stage's files; none where splits are not made of blocks."""
+    named = [path for name, path in run.files.items() if name.startswith(f"{FOLDER}/")]
+    return read_blocks(named[0]) if named else None
+
+
+def _too_near(split: SplitConfig) -> str:
+    if not split.buffer:
+        return "overlaps a window of another split"
+    return f"less than {split.buffer:g} m from a window of another split (dataset.split.buffer)"
 
 
 def _write_windows(
@@ -137,12 +151,13 @@ def _write_windows(
     windows: Sequence[TrainingWindow],
     records: Sequence[Record],
     used: Sequence[int],
-    blocks: BlockTable,
+    splits: Sequence[str],
     project: Project,
 ) -> None:
     """The GeoParquet index of the used windows; `cube` is the row in cubes.zarr."""
     boxes = [windows[k].box for k in used]
-    places = [block_of(box, blocks.size) for box in boxes]
+    size = block_pixels(project.config.dataset.split, project.config.model.window_size, boxes[0].grid.resolution)
+    places = [block_of(windows[k].centre, size) for k in used]
     pixels = np.array([records[k].pixels for k in used], np.int64)
     table = {
         "name": [windows[k].name for k in used],
@@ -150,7 +165,7 @@ def _write_windows(
         "column": [box.column for box in boxes],
         "row": [box.row for box in boxes],
         "date": [windows[k].date for k in used],
-        "split": [blocks.split_of(box) for box in boxes],
+        "split": [splits[k] for k in used],
         "block_column": [column for column, _ in places],
         "block_row": [row for _, row in places],
         "valid_share": [records[k].valid_share for k in used],

@@ -28,7 +28,7 @@ from olmoearth_core.imagery.read import AssetReader, Failure, Header, blocks_of
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.labels.labels import read_labels
-from olmoearth_core.labels.windows import TrainingWindow, training_windows
+from olmoearth_core.labels.windows import TrainingWindow, windows_of
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import whole_file, write_json
 
@@ -78,7 +78,7 @@ def export(run: StageRun) -> dict[str, Any]:
         TransientError: the network is down; what was copied is kept for the next run.
     """
     scenes = read_scenes(run.files["scenes"], run.project.root)
-    windows = training_windows(read_labels(run.project), run.project.config.model.window_size)
+    windows = windows_of(run.project, read_labels(run.project))
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)
     kept = _kept_scenes(scenes, copied)

@@ -72,9 +72,9 @@ def freeze_label_scenes(project: Project, progress: Progress, *, refresh: bool =
 
     labels = read_labels(project)
     reach = project.config.model.window_size * labels.grid.resolution
-    bounds = labels.frame.geometry.bounds.to_numpy() + np.array([-reach, -reach, reach, reach])
+    bounds = labels.bounds + np.array([-reach, -reach, reach, reach])
     areas = _boxes_in_degrees(np.unique(bounds, axis=0), labels.grid.crs)
-    return _freeze(project, "labels", areas, sorted(set(labels.frame["date"])), progress, refresh)
+    return _freeze(project, "labels", areas, labels.dates, progress, refresh)
 
 
 def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = False) -> Path:

@@ -50,6 +50,11 @@ class Labels:
         """The days that labels are of, in order."""
         return sorted({*self.frame["date"], *(raster.date for raster in self.rasters)})
 
+    @property
+    def bounds(self) -> np.ndarray:
+        """(N, 4) left, bottom, right, top in the grid's CRS, of each feature and of each cell of a raster with data."""
+        return np.concatenate([shapely.bounds(self.frame.geometry.to_numpy()), *(r.cell_bounds for r in self.rasters)])
+
     def near(self, box: PixelBox, day: date, split: str = "") -> tuple[np.ndarray, np.ndarray]:
         """(geometries (N,), class indices (N,)) of the labels of `day` (and `split`) whose bounds meet `box`."""
         found = self.rows_near(box, day, split)

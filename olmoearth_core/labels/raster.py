@@ -44,6 +44,7 @@ class LabelRaster:
         date: the day that it is true for.
         area: in the grid's CRS; pixels with centres outside it are not labelled.
         cells: (M, 3) int64, (row, column, class) of the lattice boxes that hold pixels of a class, in order.
+        cell_size: edge of those boxes in units of the grid's CRS.
         amounts: (M,) int64, how many pixels.
         unmapped: values in it that mean no class, the first few.
     """
@@ -55,6 +56,7 @@ class LabelRaster:
     date: date = date.min
     area: BaseGeometry | None = None
     cells: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    cell_size: float = 0.0
     amounts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     unmapped: tuple[float, ...] = ()
 
@@ -65,6 +67,12 @@ class LabelRaster:
         box = shapely.box(0, 0, self.pixels.width, self.pixels.height)
         edge = shapely.segmentize(box, max(self.pixels.width, self.pixels.height) / 16)
         return shapely.transform(edge, lambda xy: np.column_stack([xy @ [a, b] + c, xy @ [d, e] + f]))
+
+    @property
+    def cell_bounds(self) -> np.ndarray:
+        """(N, 4) left, bottom, right, top of the lattice boxes with data, in the grid's CRS."""
+        row, column = np.unique(self.cells[:, :2], axis=0).T
+        return np.stack([column, -row - 1, column + 1, -row], axis=1) * self.cell_size
 
     def classes(self, box: PixelBox) -> np.ndarray:
         """(H, W) int16: position in task.classes, UNMAPPED or NOTHING.
@@ -91,7 +99,13 @@ class LabelRaster:
         cells = np.concatenate([np.empty((0, 3), np.int64), *(cells for cells, _ in found)])
         amounts = np.concatenate([np.empty(0, np.int64), *(amounts for _, amounts in found)])
         order = np.lexsort(cells.T[::-1])
-        return replace(self, cells=cells[order], amounts=amounts[order], unmapped=tuple(sorted(strange)))
+        return replace(
+            self,
+            cells=cells[order],
+            cell_size=size * grid.resolution,
+            amounts=amounts[order],
+            unmapped=tuple(sorted(strange)),
+        )
 
     def _classes(self, box: PixelBox) -> tuple[np.ndarray, np.ndarray]:
         """(classes, values), both (H, W)."""
