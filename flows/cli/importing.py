@@ -38,7 +38,7 @@ def import_(
     ] = None,
     project: Annotated[Path | None, typer.Option(help="Make this project folder, its project.yaml filled in.")] = None,
     kind: Annotated[
-        Literal["scenes", "patches", "cubes"] | None, typer.Option(help="What the files are, where looking misleads.")
+        Literal["scenes", "patches", "cubes"] | None, typer.Option(help="What a folder holds, where looking misleads.")
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Leave GeoTIFFs that need no change where they are.")] = False,
     ignore: Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 from olmoearth_core.errors import SourceError
 from olmoearth_core.importing.bands import band_in_name
 from olmoearth_core.importing.source import Found, Options, SourceScene, unique_id
-from olmoearth_core.importing.tiffs import check_band_counts, layers_of, no_date, read_header
+from olmoearth_core.importing.tiffs import check_band_counts, layers_of, no_date, offset_told, read_header
 from olmoearth_core.importing.times import moment_in_name, moment_of, parse_moment, read_dates, table_rows
 
 TABLE = "labels.csv"
@@ -59,7 +59,7 @@ def read_patches(folder: Path, files: Sequence[Path], options: Options) -> Found
     if undated:
         raise SourceError(no_date(undated))
     extra = [folder / TABLE] if (folder / TABLE).is_file() else []
-    return Found("patches", scenes, [*extra, *classes], warnings)
+    return Found("patches", scenes, [*extra, *classes], [*warnings, *offset_told(headers, options)])
 
 
 def _classes(folder: Path, files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, datetime], list[str]]:

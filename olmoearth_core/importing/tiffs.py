@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from olmoearth_core.errors import SourceError
+from olmoearth_core.imagery.harmonise import FIRST_BASELINE, OFFSET
 from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.importing.bands import LEFT_OUT, allowed_names, band_in_name, ignored, official_name
 from olmoearth_core.importing.source import (
@@ -28,9 +30,11 @@ from olmoearth_core.importing.source import (
     unique_id,
 )
 from olmoearth_core.importing.times import moment_of, read_dates
-from olmoearth_core.importing.values import Encoding
+from olmoearth_core.importing.values import SCALE, Encoding
 
 SUFFIXES = (".tif", ".tiff")
+_BASELINE = re.compile(r"_MSIL[12][AC]_\d{8}T\d{6}_N(\d\d)(\d\d)_")
+"""In the name of a product: S2A_MSIL2A_20230815T095031_N0509_R079_..."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ class TiffFile:
     has_crs: bool
 
     @property
+    def has_offset(self) -> bool:
+        """Whether the name of its product tells baseline 04.00 or later: 1000 is added to its values."""
+        found = _BASELINE.search(self.path.as_posix())
+        return found is not None and float(f"{found[1]}.{found[2]}") >= FIRST_BASELINE
+
+    @property
     def count(self) -> int:
         """Number of bands."""
         return len(self.descriptions)
@@ -58,6 +68,8 @@ class TiffFile:
     def layer(self, number: int, options: Options) -> Layer:
         """Band `number` (from 1)."""
         own = self.encodings[number - 1]
+        if self.has_offset and not own.offset:
+            own = Encoding(None if own.scale == 1 else own.scale, -OFFSET * SCALE, own.nodata)
         return Layer(
             name=self.path.name if self.count == 1 else f"{self.path.name} band {number}",
             grid=self.grid,
@@ -119,7 +131,8 @@ def read_scenes(files: Sequence[Path], root: Path, options: Options) -> Found:
         for (folder, rest), layers in groups.items()
     ]
     refuse_twice(scenes)
-    return Found("scenes", sorted(scenes, key=lambda scene: (scene.moment, scene.id)), files)
+    scenes.sort(key=lambda scene: (scene.moment, scene.id))
+    return Found("scenes", scenes, files, offset_told(headers, options))
 
 
 def read_header(path: Path, options: Options) -> TiffFile:
@@ -224,6 +237,17 @@ def refuse_twice(scenes: Sequence[SourceScene]) -> None:
                 "Leave one of them out, or give each its own date in a table (--dates)."
             )
         seen[key] = scene.id
+
+
+def offset_told(headers: Sequence[TiffFile], options: Options) -> list[str]:
+    """What to say where product names decided that an offset is subtracted."""
+    count = sum(header.has_offset for header in headers)
+    if not count or options.offset is not None:
+        return []
+    return [
+        f"{count} files lie in products of baseline 04.00 or later, by their names: the {OFFSET} that is added to "
+        "their values is subtracted; give --offset 0 if that was done before"
+    ]
 
 
 def no_date(files: Sequence[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rasterio.io import MemoryFile
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
+from olmoearth_core.imagery.harmonise import OFFSET
 from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.importing.bands import MASK, SPELLINGS
 from olmoearth_core.importing.source import Layer, Level, SourceScene, outline
@@ -27,6 +29,10 @@ from olmoearth_core.store import write_json
 CATALOGUE = "catalog.json"
 BLOCK = 512
 """Largest edge of a COG's blocks; a smaller raster has one block."""
+FIRST_DAY = datetime(2022, 1, 25, tzinfo=UTC)
+"""From then on ESA adds an offset to every value (harmonise.py)."""
+_FEW = 0.001
+"""Share of values that haze and noise make darker than black."""
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _TIFF = "image/tiff; application=geotiff"
 _EXTENSIONS = [
@@ -45,6 +51,10 @@ class Tally:
     """Values of 0 in files that declare no nodata: stored as dark ground."""
     dark_layers: int = 0
     unknown_classes: int = 0
+    recent: int = 0
+    """Valid values that were stored as they were, of scenes since ESA adds 1000 to every value."""
+    recent_low: int = 0
+    """How many of them are so low that 1000 cannot have been added."""
     empty: list[str] = field(default_factory=list)
     """Scenes without any data."""
     linked: int = 0
@@ -58,6 +68,11 @@ class Tally:
             told.append(
                 f"{self.undeclared_zeros} values of 0 in {self.dark_layers} layers count as dark ground and become "
                 "1, because no nodata value is declared; give --nodata 0 if they mean no data"
+            )
+        if self.recent_low < _FEW * self.recent:
+            told.append(
+                f"hardly a value is below {OFFSET}: the files may still hold the {OFFSET} that ESA adds since January "
+                "2022, and do not say so; give --offset -0.1 if they do"
             )
         if self.unknown_classes:
             told.append(
@@ -135,6 +150,9 @@ def _write_scene(
             stored = to_stored(pixels, layer.encoding, layer.name)
             values = stored.values
             tally.notes.update(stored.notes)
+            if scene.moment >= FIRST_DAY and (layer.encoding.scale or SCALE) == SCALE and not layer.encoding.offset:
+                tally.recent += int((values > 0).sum())
+                tally.recent_low += int(((values > 0) & (values < OFFSET)).sum())
             if layer.encoding.nodata is None and stored.dark:
                 tally.undeclared_zeros += stored.dark
                 tally.dark_layers += 1

@@ -180,6 +180,26 @@ def test_zeros_without_nodata_are_told(tmp_path: Path) -> None:
         assert_array_equal(file.read(1), pixels)
 
 
+def test_the_offset_of_a_product_is_subtracted_once(tmp_path: Path) -> None:
+    product = "S2A_MSIL2A_20230815T095031_N0509_R079_T33TWM_20230815T140000.SAFE"
+    write_tiff(tmp_path / "in" / product / "R10m" / "T33TWM_20230815T095031_B02_10m.tif", values(1) + 1000, nodata=0)
+    for options, expected in ((Options(), values(1)), (Options(offset=0), values(1) + 1000)):
+        made = import_data([tmp_path / "in"], tmp_path / "out", options)
+        with rasterio.open(next((tmp_path / "out").rglob("B02.tif"))) as file:
+            assert_array_equal(file.read(1), expected)
+        (scene,) = open_scenes(tmp_path / "out" / "catalog.json").scenes
+        assert scene.offset == 0
+        assert ("products of baseline 04.00 or later" in " ".join(made.warnings)) == (options.offset is None)
+
+
+def test_values_that_look_as_if_the_offset_is_still_there_are_told(tmp_path: Path) -> None:
+    for day, pixels, told in (("2024-05-01", values(1) + 1000, True), ("2021-05-01", values(1) + 1000, False),
+                              ("2024-05-01", values(1), False)):  # fmt: skip
+        write_tiff(tmp_path / day / "in" / f"{day}_B02.tif", pixels, nodata=0)
+        made = import_data([tmp_path / day / "in"], tmp_path / "out")
+        assert ("give --offset -0.1" in " ".join(made.warnings)) == told
+
+
 def test_level_1c_is_recorded_and_told(tmp_path: Path) -> None:
     source = write_patches(tmp_path / "patches")
     made = import_data([source], tmp_path / "out", Options(bands=("B02", "B10"), date=DAY))
