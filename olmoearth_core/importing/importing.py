@@ -122,13 +122,11 @@ def import_data(
     try:
         with ExitStack() as stack, disk_errors(target):
             if len(sources) == 1 and sources[0].suffix.lower() in OUTLINES:
-                imported, yaml = _import_outlines(sources[0], target, work, labelling, project)
+                imported = _import_outlines(sources[0], target, work, labelling, project)
             else:
                 found = find(sources, options, stack)
                 title = sources[0].stem if len(sources) == 1 else found.scenes[0].id
-                imported, yaml = _import_scenes(
-                    found, title, target, work, options, labelling, project, progress or Silent()
-                )
+                imported = _import_scenes(found, title, target, work, options, labelling, project, progress or Silent())
             publish_folder(work, target, target.with_name(f".{target.name}.old"))
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -136,9 +134,9 @@ def import_data(
             with suppress(OSError):  # not empty: the import is in it
                 target.parent.rmdir()
     if project is not None:
-        if target.is_relative_to(project.resolve()):
+        if target.is_relative_to(project.resolve()) and not (project / ".gitignore").exists():
             write_text(project / ".gitignore", f"/{target.relative_to(project.resolve()).as_posix()}\n")
-        write_text(project / PROJECT_FILE, yaml)
+        write_text(project / PROJECT_FILE, imported.text)
     return imported
 
 
@@ -188,7 +186,7 @@ def _find_in(folder: Path, options: Options, stack: ExitStack) -> Found:
 def _import_scenes(
     found: Found, title: str, target: Path, work: Path, options: Options, labelling: Labelling,
     project: Path | None, progress: Progress,
-) -> tuple[Imported, str]:  # fmt: skip
+) -> Imported:  # fmt: skip
     bands = sorted({band for scene in found.scenes for band in scene.layers})
     missing = {band: sum(band not in scene.layers for scene in found.scenes) for band in bands}
     level: Level = options.level or ("L1C" if CIRRUS in bands else "L2A")
@@ -203,7 +201,7 @@ def _import_scenes(
     warnings = [*found.warnings, *_warnings(level, missing, len(found.scenes)), *tally.warnings()]
     _write_about(work, found, level, options, labelling, warnings)
     days = sorted(scene.moment.date() for scene in found.scenes)
-    imported = Imported(
+    return Imported(
         folder=target, kind=found.kind, level=level, scenes=len(found.scenes), days=(days[0], days[-1]),
         bands={b: min(s.layers[b].grid.resolution for s in found.scenes if b in s.layers) for b in bands},
         missing={band: count for band, count in missing.items() if count},
@@ -211,12 +209,9 @@ def _import_scenes(
         classes={} if labels is None else {name: labels.counts.get(name, 0) for name in labels.classes},
         linked=tally.linked, warnings=warnings, project=project, text=yaml,
     )  # fmt: skip
-    return imported, yaml
 
 
-def _import_outlines(
-    path: Path, target: Path, work: Path, labelling: Labelling, project: Path | None
-) -> tuple[Imported, str]:
+def _import_outlines(path: Path, target: Path, work: Path, labelling: Labelling, project: Path | None) -> Imported:
     if project is not None:
         raise SourceError(f"{path}: outlines alone make no project; they come without imagery. Leave out --project.")
     outlines = read_outlines(path, labelling.class_property)
@@ -231,11 +226,10 @@ def _import_outlines(
             "import them one by one if each needs its own"
         )
     write_json(work / ABOUT, {"version": _VERSION, "kind": "outlines", "sources": [_named_digest(path)]})
-    imported = Imported(
+    return Imported(
         folder=target, kind="outlines", level=None, scenes=0, days=(min(starts).date(), max(ends).date()), bands={},
         missing={}, crs=[], classes=outlines.counts, linked=0, warnings=warnings, project=None, text="",
     )  # fmt: skip
-    return imported, ""
 
 
 def _labels(found: Found, labelling: Labelling) -> LabelSet | None:
