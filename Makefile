@@ -63,7 +63,7 @@ romania_forest: $(INSTALLED)  ## NetCDF cubes and a raster of labels, imported: 
 	$(BIN)/olmoearth import "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_10m.nc" \
 	  "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_20m.nc" \
 	  --to projects/romania_forest/source --labels "$(OLMOEARTH_TEST_DATA)/romania_forest/tree_cover_density_2018.tif" \
-	  --class open=0-29 --class "sparse forest=30-69" --class "dense forest=70-100"
+	  --class open=0-49 --class forest=50-100
 	$(BIN)/olmoearth run projects/romania_forest
 
 clean:
