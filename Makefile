@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell grep -i '^torch==' constraints.txt)
 
-.PHONY: demo test verify bench lint types install lock reservoir clean
+.PHONY: demo test verify bench lint types install lock reservoir eurosat romania_forest clean
 
 demo: $(INSTALLED)
 	$(BIN)/olmoearth demo demo
@@ -51,6 +51,20 @@ reservoir: $(INSTALLED)  ## the reference project on real data: needs OLMOEARTH_
 	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
 	ln -sfn "$(abspath $(OLMOEARTH_TEST_DATA))/reservoir" projects/reservoir/source
 	$(BIN)/olmoearth run projects/reservoir
+
+eurosat: $(INSTALLED)  ## patches with a class each, imported: needs OLMOEARTH_TEST_DATA
+	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
+	$(BIN)/olmoearth import "$(OLMOEARTH_TEST_DATA)/eurosat_200" --to projects/eurosat/source --date 2018-07-01 \
+	  --bands B01,B02,B03,B04,B05,B06,B07,B08,B09,B10,B11,B12,B8A
+	$(BIN)/olmoearth run projects/eurosat
+
+romania_forest: $(INSTALLED)  ## NetCDF cubes and a raster of labels, imported: needs OLMOEARTH_TEST_DATA
+	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
+	$(BIN)/olmoearth import "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_10m.nc" \
+	  "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_20m.nc" \
+	  --to projects/romania_forest/source --labels "$(OLMOEARTH_TEST_DATA)/romania_forest/tree_cover_density_2018.tif" \
+	  --class open=0-49 --class forest=50-100
+	$(BIN)/olmoearth run projects/romania_forest
 
 clean:
 	rm -rf demo build $(VENV)

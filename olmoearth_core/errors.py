@@ -28,6 +28,10 @@ class WrongProductError(CatalogueError):
     """An item of the right sensor and of a product that cannot be used (Landsat Level 2, Sentinel-1 GRD)."""
 
 
+class SourceError(CoreError, ValueError):
+    """Rasters, patches, cubes or outlines of a partner's own that cannot be imported as they are."""
+
+
 class ImageryError(CoreError, OSError):
     """Scenes or assets that cannot be read or composed."""
 

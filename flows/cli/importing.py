@@ -1,0 +1,172 @@
+"""`olmoearth import`: a partner's own rasters, patches and cubes, as a catalogue with labels."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows.cli.output import JsonOption, console, print_json, progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from olmoearth_core.importing.importing import Imported
+
+FILES = "What the files do not say"
+LABELS = "Labels"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("import", no_args_is_help=True)(import_)
+
+
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A folder of GeoTIFFs, of patches with a class each, or of cubes; or such files; or one GeoJSON "
+            "whose features carry oe_start_time.",
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", help="Folder of the import; PROJECT/source with --project.")
+    ] = None,
+    project: Annotated[Path | None, typer.Option(help="Make this project folder, its project.yaml filled in.")] = None,
+    kind: Annotated[
+        Literal["scenes", "patches", "cubes"] | None, typer.Option(help="What a folder holds, where looking misleads.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Leave GeoTIFFs that need no change where they are.")] = False,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A band, variable or part of a file name that is not imported; repeatable.")
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands in the files' order: B02,B03,-,B08; '-' leaves one out.", rich_help_panel=FILES),
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="Date of scenes that tell none.", rich_help_panel=FILES)] = None,
+    dates: Annotated[
+        Path | None, typer.Option(help="CSV table with the columns file, date.", rich_help_panel=FILES)
+    ] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of files that state none: EPSG:32631.", rich_help_panel=FILES)
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Reflectance = value x scale + offset.", rich_help_panel=FILES)
+    ] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale.", rich_help_panel=FILES)] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value that means no data.", rich_help_panel=FILES)] = None,
+    level: Annotated[
+        Literal["L1C", "L2A"] | None,
+        typer.Option(help="Processing level; with B10 it is L1C, else L2A.", rich_help_panel=FILES),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="Vector file or raster of labels; repeatable.", rich_help_panel=LABELS)
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Values that mean a class: forest=30-100; repeatable.", rich_help_panel=LABELS),
+    ] = None,
+    class_property: Annotated[
+        str, typer.Option(help="Property of vector files with the class.", rich_help_panel=LABELS)
+    ] = "class",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
+    from olmoearth_core.errors import SourceError
+    from olmoearth_core.importing.importing import Labelling, import_data
+    from olmoearth_core.importing.labelling import parse_classes
+    from olmoearth_core.importing.source import Options
+
+    if to is None and project is None:
+        raise SourceError("Name the folder of the import with --to, or make a project of it with --project.")
+    options = Options(
+        kind=kind,
+        bands=tuple(band.strip() for band in bands.split(",")) if bands else (),
+        ignore=frozenset(ignore or ()),
+        date=None if date is None else _moment(date),
+        dates=dates,
+        crs=crs,
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        level=level,
+        link=link,
+    )
+    target = to if to is not None else Path(str(project)) / "source"
+    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property)
+    with progress(as_json) as listener:
+        made = import_data(sources, target, options, labelling=labelling, project=project, progress=listener)
+    if as_json:
+        print_json(_to_json(made))
+    else:
+        _tell(made)
+
+
+def _moment(text: str) -> datetime:
+    from olmoearth_core.errors import SourceError
+    from olmoearth_core.importing.times import parse_moment
+
+    moment = parse_moment(text)
+    if moment is None:
+        raise SourceError(f"--date {text}: expected a date like 2024-05-01")
+    return moment.astimezone(UTC)
+
+
+def _to_json(made: Imported) -> dict[str, Any]:
+    found = {key: value for key, value in vars(made).items() if key not in ("folder", "text", "days")}
+    catalogue = None if made.kind == "outlines" else made.folder / "catalog.json"
+    return {"folder": made.folder, "catalogue": catalogue, "first": made.days[0], "last": made.days[1], **found}
+
+
+def _tell(made: Imported) -> None:
+    out = console()
+    out.print(_table(made))
+    for warning in made.warnings:
+        out.print("[yellow]warning[/] ", end="")
+        out.print(warning, highlight=False, markup=False, soft_wrap=True)
+    if made.project is not None:
+        out.print(f"Next: olmoearth validate {made.project}", highlight=False, soft_wrap=True)
+    elif made.kind == "outlines":
+        area, labels = made.folder / "area.geojson", made.folder / "labels"
+        out.print(
+            f"Next: in project.yaml set map.area to {area}, map.date to {made.days[0]}"
+            + (f", and labels.files to what lies in {labels}" if made.classes else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif made.text:
+        out.print("Next: --project makes this project.yaml, with paths as seen from the folder beside the import:\n")
+        out.print(made.text, highlight=False, markup=False, soft_wrap=True)
+    else:
+        out.print(
+            f"Next: set imagery.catalogue in project.yaml to {made.folder / 'catalog.json'}; "
+            "--labels adds labels, --project makes the project.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _table(made: Imported) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"Imported into {made.folder}", title_justify="left", show_header=False)
+    first, last = made.days
+    bands = ", ".join(f"{band} ({edge:.4g})" for band, edge in made.bands.items())
+    rows = {
+        "kind": made.kind,
+        "scenes": f"{made.scenes} of Sentinel-2 {made.level}" if made.scenes else "",
+        "dates": str(first) if first == last else f"{first} to {last}",
+        "bands (pixel)": bands,
+        "CRS": ", ".join(crs if crs.startswith("EPSG:") else "its own (WKT)" for crs in made.crs),
+        "classes": ", ".join(f"{name} ({count})" if count else name for name, count in made.classes.items()),
+        "linked": f"{made.linked} assets left where they are" if made.linked else "",
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    return table

@@ -1,0 +1,199 @@
+"""The labels of an import: outlines of patches, or a file that the partner has, vector or raster."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmoearth_core.errors import SourceError
+from olmoearth_core.importing.source import SourceScene, outline
+from olmoearth_core.importing.write import write_outlines
+from olmoearth_core.labels.vector import read_vector
+from olmoearth_core.project import MAX_CLASSES
+
+FOLDER = "labels"
+PATCHES = f"{FOLDER}/patches.geojson"
+_RASTERS = (".tif", ".tiff")
+_MANY = 20
+"""A raster with more values than this is a measurement: which values make a class has to be said."""
+
+Values = str | int | float
+ClassValues = list[Values]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of an import.
+
+    Attributes:
+        files: path below the import -> the partner's file it is a copy of; None for the outlines of patches.
+        classes: class -> the values that mean it; none where the class's own name does.
+        counts: class -> how many features have it; empty for rasters.
+        class_property: of vector files.
+        dated: whether every label says its date.
+    """
+
+    files: Mapping[str, Path | None]
+    classes: Mapping[str, ClassValues]
+    counts: Mapping[str, int]
+    class_property: str = "class"
+    dated: bool = True
+
+
+def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
+    """One label a patch.
+
+    Raises:
+        SourceError: too many classes, or only one.
+    """
+    counts = Counter(scene.label for scene in scenes if scene.label is not None)
+    classes: dict[str, ClassValues] = {name: [] for name in sorted(counts)}
+    _check_number(classes, "the patches")
+    return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())))
+
+
+def partners_labels(files: Sequence[Path], class_property: str, classes: Mapping[str, ClassValues]) -> LabelSet:
+    """The labels in a partner's own files.
+
+    Args:
+        class_property: property of vector files with the class.
+        classes: class -> values of the raster or property that mean it; empty to take them from the files.
+
+    Raises:
+        SourceError: a file or its classes cannot be read, or there are too many or too few.
+        LabelError: a vector file that is none.
+    """
+    names: dict[str, ClassValues] = {}
+    counts: Counter[str] = Counter()
+    copies: dict[str, Path | None] = {}
+    dated = True
+    for path in files:
+        if (place := f"{FOLDER}/{path.name}") in copies:
+            raise SourceError(f"{path}: a second file named {path.name} for --labels; rename one")
+        copies[place] = path
+        if path.suffix.lower() in _RASTERS:
+            dated = False
+            if not classes:
+                names |= {str(value): [value] for value in _raster_values(path)}
+            else:
+                _raster_values(path, up_to=None)
+            continue
+        found, has_dates = _vector_classes(path, class_property)
+        dated &= has_dates
+        counts.update(found)
+        if not classes:
+            names |= {name: [] for name in sorted(found)}
+    chosen = dict(classes or names)
+    _check_number(chosen, ", ".join(path.name for path in files))
+    return LabelSet(copies, chosen, dict(sorted(counts.items())), class_property, dated)
+
+
+def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) -> None:
+    """Write or copy the label files below `folder`."""
+    for place, source in labels.files.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            beside = source.parent.glob(f"{source.stem}.*") if source.suffix.lower() == ".shp" else [source]
+            for file in sorted(beside):
+                shutil.copyfile(file, path.parent / file.name)
+            continue
+        write_outlines(
+            path,
+            (
+                (
+                    {
+                        "class": scene.label,
+                        "patch": scene.id,
+                        "start_datetime": f"{scene.moment:%Y-%m-%dT00:00:00Z}",
+                        "end_datetime": f"{scene.moment:%Y-%m-%dT23:59:59Z}",
+                    },
+                    outline(scene.finest),
+                )
+                for scene in scenes
+            ),
+        )
+
+
+def parse_classes(texts: Sequence[str]) -> dict[str, ClassValues]:
+    """--class forest=30-100 --class open=0-29 -> {"forest": ["30-100"], "open": ["0-29"]}; commas part values.
+
+    Raises:
+        SourceError: a text without name or values, or a name that stands twice.
+    """
+    classes: dict[str, ClassValues] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        parts: ClassValues = [_number(value.strip()) for value in values.split(",") if value.strip()]
+        if not name.strip() or not parts:
+            raise SourceError(f"--class {text}: expected NAME=VALUES, for example --class forest=30-100")
+        if name.strip() in classes:
+            raise SourceError(f"--class {name.strip()} stands twice; give its values in one, parted by commas")
+        classes[name.strip()] = parts
+    return classes
+
+
+def _number(text: str) -> Values:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _check_number(classes: Mapping[str, Any], where: str) -> None:
+    if len(classes) > MAX_CLASSES:
+        raise SourceError(f"{where}: {len(classes)} classes; at most {MAX_CLASSES} are allowed. Join some of them.")
+    if len(classes) < 2:
+        raise SourceError(
+            f"{where}: only {'the class ' + next(iter(classes)) if classes else 'no class'} found; "
+            "a map needs two classes at least"
+        )
+
+
+def _vector_classes(path: Path, key: str) -> tuple[Counter[str], bool]:
+    file = read_vector(path, str(path))
+    if key not in file.columns:
+        found = ", ".join(file.columns) or "none"
+        raise SourceError(f"{path}: has no property '{key}'; its properties are: {found}. Give --class-property.")
+    values = file.columns[key]
+    missing = [i for i, value in enumerate(values) if value is None or value != value or not str(value).strip()]
+    if missing:
+        raise SourceError(f"{path}: {len(missing)} features have no {key} (the first is feature {missing[0]})")
+    names = (int(v) if isinstance(v, float | np.floating) and float(v).is_integer() else v for v in values)
+    return Counter(str(name).strip() for name in names), "start_datetime" in file.columns
+
+
+def _raster_values(path: Path, up_to: int | None = _MANY) -> list[int]:
+    """The values of a label raster that are not nodata, at most `up_to` different ones; none when `up_to` is None."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(path) as file:
+            if file.crs is None or file.count != 1:
+                raise SourceError(
+                    f"{path}: " + ("states no CRS" if file.crs is None else f"has {file.count} bands; labels have one")
+                )
+            if up_to is None:
+                return []
+            pixels, nodata = file.read(1), file.nodata
+    except RasterioError as error:
+        raise SourceError(
+            f"{path}: is no raster of labels that can be read ({' '.join(str(error).split())})"
+        ) from error
+    values = np.unique(pixels[np.isfinite(pixels)])
+    values = values[values != nodata] if nodata is not None else values
+    if len(values) > up_to or (values != np.rint(values)).any():
+        raise SourceError(
+            f"{path}: holds {len(values)} different values ({values[0]:g} to {values[-1]:g}), which are no classes. "
+            "Say which values make one, for example --class forest=30-100 --class open=0-29."
+        )
+    return [int(value) for value in values]

@@ -1,0 +1,127 @@
+"""The project.yaml that fits an import: classes, labels, catalogue, grid, framing and area filled in."""
+
+from __future__ import annotations
+
+import colorsys
+import datetime as dt
+import json
+from collections.abc import Sequence
+from statistics import median
+
+import shapely
+from pyproj import CRS, Geod
+from shapely.geometry.base import BaseGeometry
+
+from olmoearth_core.framing import MAX_TIMESTEPS
+from olmoearth_core.imagery.sampling import SourceGrid
+from olmoearth_core.importing.labelling import LabelSet
+from olmoearth_core.importing.source import Found, corners, to_degrees
+
+EUROPE = "EPSG:3035"
+DAYS = 30
+PATCH = 4
+
+
+def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGeometry) -> str:
+    """The text of a project.yaml.
+
+    Args:
+        name: of the project.
+        source: the import as seen from the project folder.
+        area: what the scenes cover, in degrees.
+    """
+    grids = [scene.finest for scene in found.scenes]
+    crs = grid_crs(grids, area)
+    resolution = _resolution(grids)
+    framing, anchor = framing_of([scene.moment.date() for scene in found.scenes])
+    window = _window(found, resolution)
+    classes = [f"    - {{name: {json.dumps(c, ensure_ascii=False)}, color: {json.dumps(colour)}}}"
+               for c, colour in zip(labels.classes, colours(len(labels.classes)), strict=True)]  # fmt: skip
+    lines = [f"name: {json.dumps(name)}", "task:", "  classes:", *classes]
+    lines += ["labels:", *_labels(source, found, labels, anchor)]
+    lines += ["imagery:", f"  catalogue: {json.dumps(source + '/catalog.json')}"]
+    lines += [f"  crs: {crs}"] if crs else []
+    lines += [f"  resolution: {resolution:g}", f"  framing: {framing}"]
+    lines += ["dataset:", f"  split: {{block_size: {_block_size(grids, resolution * window):g}}}"]
+    lines += ["model:", "  encoder: v1.1-nano", f"  patch_size: {PATCH}", f"  window_size: {window}", "training: {}"]
+    lines += ["map:", f"  area: {json.dumps(source + '/area.geojson')}", f"  date: {anchor}", "  tile_size: 256"]
+    return "\n".join(lines) + "\n"
+
+
+def framing_of(days: Sequence[dt.date]) -> tuple[str, dt.date]:
+    """(framing, anchor): that day for scenes of one date; for more, steps of 30 days that end with the last scene."""
+    first, last = min(days), max(days)
+    if first == last:
+        return "{kind: point_in_time, days: 1}", first
+    steps = min(MAX_TIMESTEPS, -(-((last - first).days + 1) // DAYS))
+    anchor = max(first, last - dt.timedelta(days=steps * DAYS - 1))
+    return f"{{kind: period, timesteps: {steps}, days: {DAYS}}}", anchor
+
+
+def grid_crs(grids: Sequence[SourceGrid], area: BaseGeometry) -> str | None:
+    """The CRS of the scenes if they share one in metres; for several, Europe's where they lie in it; else None."""
+    codes = {grid.crs for grid in grids}
+    if len(codes) == 1:
+        (only,) = codes
+        crs = CRS.from_user_input(only)
+        in_metres = crs.is_projected and all(axis.unit_conversion_factor == 1 for axis in crs.axis_info[:2])
+        return (only if only.startswith("EPSG:") else json.dumps(only)) if in_metres else None
+    use = CRS.from_user_input(EUROPE).area_of_use
+    inside = use is not None and shapely.box(use.west, use.south, use.east, use.north).contains(area)
+    return EUROPE if inside else None
+
+
+def colours(count: int) -> list[str]:
+    """`count` colours, "#rrggbb"; hues by the golden angle, so that neighbours differ."""
+    chosen = []
+    for i in range(count):
+        red, green, blue = colorsys.hls_to_rgb((0.08 + i * 0.381966) % 1, 0.4 + 0.15 * (i % 3), 0.55)
+        chosen.append(f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}")
+    return chosen
+
+
+def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> list[str]:
+    lines = [f"  files: {json.dumps([f'{source}/{place}' for place in labels.files], ensure_ascii=False)}"]
+    if labels.class_property != "class":
+        lines.append(f"  class_property: {json.dumps(labels.class_property, ensure_ascii=False)}")
+    mapped = {name: values for name, values in labels.classes.items() if values and values != [name]}
+    if mapped:
+        lines.append("  classes:")
+        lines += [f"    {json.dumps(n, ensure_ascii=False)}: {json.dumps(v)}" for n, v in mapped.items()]
+    if not labels.dated:
+        lines.append(f"  date: {anchor}")
+    if found.kind == "patches":
+        lines.append("  windows: centred")
+    return lines
+
+
+def _resolution(grids: Sequence[SourceGrid]) -> float:
+    """Edge of a pixel in metres, in the middle of the scenes; a whole number where it is one to 2 %."""
+    edge = median(_metres(grid) for grid in grids)
+    return float(round(edge)) if abs(edge - round(edge)) < 0.02 * edge else round(edge, 1)
+
+
+def _metres(grid: SourceGrid) -> float:
+    width, height = _size(grid)
+    return float((width / grid.width * height / grid.height) ** 0.5)
+
+
+def _size(grid: SourceGrid) -> tuple[float, float]:
+    """Width and height in metres on the ground."""
+    x, y = to_degrees(grid.crs).transform(*corners(grid).T)
+    _, _, lengths = Geod(ellps="WGS84").inv(x[[0, 1]], y[[0, 1]], x[[1, 2]], y[[1, 2]])
+    return float(lengths[0]), float(lengths[1])
+
+
+def _window(found: Found, resolution: float) -> int:
+    """A whole patch up to 64 pixels; 16 pixels of larger scenes."""
+    if found.kind != "patches":
+        return 16
+    edge = median(min(_size(scene.finest)) for scene in found.scenes) / resolution
+    return int(min(64, max(PATCH, round(edge) // PATCH * PATCH)))
+
+
+def _block_size(grids: Sequence[SourceGrid], window: float) -> float:
+    """The house's 640 m, less where the scenes are so small that a quarter of them is less, at least a window."""
+    quarter = max(min(_size(grid)) for grid in set(grids)) / 4 if len(set(grids)) == 1 else 640.0
+    return float(max(min(640.0, quarter // window * window), window))
