@@ -135,7 +135,7 @@ _ALL = (
     ),
     Stage(
         name="preprocess",
-        version=1,
+        version=2,
         run=_preprocess,
         settings=lambda p: {
             "classes": p.config.task.class_names,

@@ -36,8 +36,10 @@ SHIFT_GAIN = 0.1
 """Least share of what separates the classes from perfect separation that a shift must win back."""
 SEPARABLE = 0.1
 """Least separability at the best shift to believe it."""
-RECOGNISED = 0.7
+RECOGNISED = 0.8
 """Least share of a class's pixels that are told from the other class, to call the two different."""
+ONE_WAY = 4.0
+"""How many times more look-alikes one way than the other: classes that resemble each other do so both ways."""
 LOOK_ALIKES = 0.2
 """Look-alikes per pixel of the class from which on labels of it are likely to be missing."""
 
@@ -66,6 +68,7 @@ class LookAlikes:
     Attributes:
         labelled, like: names of the classes.
         share: how many, per pixel labelled `like`.
+        reverse: the same of pixels labelled `like` that look like `labelled`.
         recognised: share of the pixels of either class that are told from the other (the lower of the two).
         windows: positions of the windows with the most of them, at most five.
     """
@@ -73,13 +76,15 @@ class LookAlikes:
     labelled: str
     like: str
     share: float
+    reverse: float
     recognised: float
     windows: tuple[int, ...]
 
     @property
     def suspicious(self) -> bool:
         """Whether labels are likely to be missing: many, of classes that the imagery can tell apart."""
-        return self.share > LOOK_ALIKES and self.recognised >= RECOGNISED
+        many, one_way = self.share > LOOK_ALIKES, self.share >= ONE_WAY * self.reverse
+        return many and one_way and self.recognised >= RECOGNISED
 
 
 @dataclass(frozen=True)
@@ -176,27 +181,32 @@ def _look_alikes(
     rows, columns = row + samples.corners[window, 0], column + samples.corners[window, 1]
     fold = (rows // BLOCK * 7919 + columns // BLOCK * 104_729) % FOLDS
     distance, likelihood = _judged(values, target, fold, enough)
+    twins = {
+        (labelled, like): (target == labelled)
+        & (likelihood[:, i] > likelihood[:, j])
+        & (distance[:, i] <= np.nanmedian(distance[target == like, i]))
+        for (i, like), (j, labelled) in permutations(enumerate(enough.tolist()), 2)
+        if np.isfinite(distance[target == like, i]).any()
+    }
+    share = {(b, a): float(found.sum() / ((target == a).sum() / 2)) for (b, a), found in twins.items()}
+    position = {index: k for k, index in enumerate(enough.tolist())}
     found = []
-    for (i, like), (j, labelled) in permutations(enumerate(enough), 2):
-        own, others = target == like, target == labelled
-        closer = likelihood[:, i] > likelihood[:, j]
-        if not np.isfinite(distance[own, i]).any():
+    for (labelled, like), pixels in twins.items():
+        if not pixels.any():
             continue
-        twins = others & closer & (distance[:, i] <= np.nanmedian(distance[own, i]))
-        share = float(twins.sum() / (own.sum() / 2))
-        if share > 0:
-            most = np.bincount(window[twins], minlength=len(samples.target))
-            worst = np.argsort(-most, kind="stable")[:5]
-            recognised = float(min(closer[own].mean(), 1 - closer[others].mean()))
-            found.append(
-                LookAlikes(
-                    classes[labelled],
-                    classes[like],
-                    round(share, 4),
-                    round(recognised, 4),
-                    tuple(worst[most[worst] > 0].tolist()),
-                )
+        closer = likelihood[:, position[like]] > likelihood[:, position[labelled]]
+        most = np.bincount(window[pixels], minlength=len(samples.target))
+        worst = np.argsort(-most, kind="stable")[:5]
+        found.append(
+            LookAlikes(
+                labelled=classes[labelled],
+                like=classes[like],
+                share=round(share[labelled, like], 4),
+                reverse=round(share.get((like, labelled), 0.0), 4),
+                recognised=round(float(min(closer[target == like].mean(), 1 - closer[target == labelled].mean())), 4),
+                windows=tuple(worst[most[worst] > 0].tolist()),
             )
+        )
     return tuple(sorted(found, key=lambda pair: (-pair.share, pair.labelled, pair.like)))
 
 
