@@ -37,7 +37,11 @@ SHIFT_GAIN = 0.1
 SEPARABLE = 0.1
 """Least separability at the best shift to believe it."""
 RECOGNISED = 0.8
-"""Least share of a class's pixels that are told from the other class, to call the two different."""
+"""Least share of the pixels of the class in question that are told from the other one, to call the two different."""
+RECOGNISED_REST = 0.5
+"""The same for the other class, which has the look-alikes in it."""
+SHIFT_PIXELS = 60_000
+"""Pixels at which shifts are compared; of more, every second, third, ... row and column is looked at."""
 ONE_WAY = 4.0
 """How many times more look-alikes one way than the other: classes that resemble each other do so both ways."""
 LOOK_ALIKES = 0.2
@@ -69,7 +73,8 @@ class LookAlikes:
         labelled, like: names of the classes.
         share: how many, per pixel labelled `like`.
         reverse: the same of pixels labelled `like` that look like `labelled`.
-        recognised: share of the pixels of either class that are told from the other (the lower of the two).
+        recognised: share of the pixels labelled `like` that are told from `labelled`.
+        recognised_rest: share of the pixels labelled `labelled` that are told from `like`.
         windows: positions of the windows with the most of them, at most five.
     """
 
@@ -78,13 +83,14 @@ class LookAlikes:
     share: float
     reverse: float
     recognised: float
+    recognised_rest: float
     windows: tuple[int, ...]
 
     @property
     def suspicious(self) -> bool:
         """Whether labels are likely to be missing: many, of classes that the imagery can tell apart."""
         many, one_way = self.share > LOOK_ALIKES, self.share >= ONE_WAY * self.reverse
-        return many and one_way and self.recognised >= RECOGNISED
+        return many and one_way and self.recognised >= RECOGNISED and self.recognised_rest >= RECOGNISED_REST
 
 
 @dataclass(frozen=True)
@@ -143,9 +149,11 @@ def _best_shift(components: np.ndarray, samples: Samples) -> tuple[float, tuple[
     height, width = samples.target.shape[1:]
     reach = min(MAX_SHIFT, height // 4, width // 4)
 
+    step = max(1, round((len(samples.target) * (height - 2 * reach) * (width - 2 * reach) / SHIFT_PIXELS) ** 0.5))
+
     def at(row: int, column: int) -> float:
-        inner = np.s_[:, reach : height - reach, reach : width - reach]
-        moved = np.s_[:, reach - row : height - reach - row, reach - column : width - reach - column]
+        inner = np.s_[:, reach : height - reach : step, reach : width - reach : step]
+        moved = np.s_[:, reach - row : height - reach - row : step, reach - column : width - reach - column : step]
         return _separability(components[inner], samples.seen[inner], samples.target[moved])
 
     still = at(0, 0)
@@ -203,7 +211,8 @@ def _look_alikes(
                 like=classes[like],
                 share=round(share[labelled, like], 4),
                 reverse=round(share.get((like, labelled), 0.0), 4),
-                recognised=round(float(min(closer[target == like].mean(), 1 - closer[target == labelled].mean())), 4),
+                recognised=round(float(closer[target == like].mean()), 4),
+                recognised_rest=round(float(1 - closer[target == labelled].mean()), 4),
                 windows=tuple(worst[most[worst] > 0].tolist()),
             )
         )
