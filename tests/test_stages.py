@@ -45,6 +45,10 @@ FRAMINGS = {
     "period": {"kind": "period", "timesteps": 1, "days": 30, "offset_days": -15},
     "framed_point_in_time": {"kind": "framed_point_in_time", "before": 1, "after": 1, "days": 30, "gap_days": 0},
 }
+SPLITS = {
+    "time": {"kind": "time", "validation_from": "2024-02-01", "test_from": "2024-08-01"},
+    "property": {"kind": "property", "property": "split"},
+}
 
 IMAGERY = "export preprocess infer"
 FRAMING = "export preprocess finetune infer"
@@ -58,7 +62,16 @@ WAKES: dict[str, tuple[Any, str]] = {
     "labels.class_property": ("kind", LABELS),
     "labels.date_property": ("day", LABELS),
     "labels.date": ("2024-06-01", LABELS),
+    "labels.dates": ({"labels/water.geojson": "2024-06-01"}, LABELS),
     "labels.area": ("wider.geojson", LABELS),
+    "labels.crs": ("EPSG:4326", LABELS),
+    "labels.classes": ({"land": ["ground"]}, LABELS),
+    "labels.unmapped": ("ignore", LABELS),
+    "labels.windows": ("centred", LABELS),
+    "labels.sampling.max_per_class": (3, LABELS),
+    "labels.sampling.max_windows": (3, LABELS),
+    "labels.sampling.near": (100.0, LABELS),
+    "labels.sampling.seed": (1, LABELS),
     # these three act through the frozen scene lists
     "imagery.catalogue": ("copy/catalog.json", "export infer"),
     "imagery.collections": (["test"], "export infer"),
@@ -77,6 +90,12 @@ WAKES: dict[str, tuple[Any, str]] = {
     "dataset.split.validation": (0.3, "preprocess"),
     "dataset.split.test": (0.3, "preprocess"),
     "dataset.split.seed": (1, "preprocess"),
+    "dataset.split.buffer": (20.0, "preprocess"),
+    "dataset.split.kind": ({"kind": "time", "test_from": "2024-06-01"}, "preprocess"),
+    "dataset.split.validation_from": ({**SPLITS["time"], "validation_from": "2024-03-01"}, "preprocess"),
+    "dataset.split.test_from": ({**SPLITS["time"], "test_from": "2024-09-01"}, "preprocess"),
+    # windows are those of the labels of one split
+    "dataset.split.property": ({"kind": "property", "property": "part"}, LABELS),
     "dataset.min_valid": (0.5, "preprocess"),
     "dataset.min_samples": (3, "preprocess"),
     "model.encoder": ("v1.1-tiny", "finetune"),
@@ -101,12 +120,15 @@ WAKES: dict[str, tuple[Any, str]] = {
 ONE_VALUE = {"task.kind", "imagery.modalities"}
 """Keys of which only one value is allowed so far."""
 BASE = {
-    **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), "period"),
+    **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), FRAMINGS["period"]),
     **dict.fromkeys(
-        ("imagery.framing.before", "imagery.framing.after", "imagery.framing.gap_days"), "framed_point_in_time"
+        ("imagery.framing.before", "imagery.framing.after", "imagery.framing.gap_days"),
+        FRAMINGS["framed_point_in_time"],
     ),
+    **dict.fromkeys(("dataset.split.validation_from", "dataset.split.test_from"), SPLITS["time"]),
+    "dataset.split.property": SPLITS["property"],
 }
-"""Keys that another framing than PROJECT's has."""
+"""Keys that another framing or split than PROJECT's has."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -145,7 +167,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "type": "Feature",
             "geometry": mapping(HERE),
-            "properties": {"class": name, "kind": name, "start_datetime": "2024-05-01", "day": "2024-05-02"},
+            "properties": {
+                "class": name,
+                "kind": name,
+                "start_datetime": "2024-05-01",
+                "day": "2024-05-02",
+                "split": "train",
+                "part": "test",
+            },
         }
         for name in ("land", "water")
     ]
@@ -196,11 +225,11 @@ def change(key: str) -> dict[str, Any]:
     value = WAKES[key][0]
     if key.startswith("task.classes"):
         return {"task.classes": value}
-    return {"imagery.framing" if key.startswith("imagery.framing") else key: value}
+    return {key.rpartition(".")[0] if isinstance(value, dict) and "kind" in value else key: value}
 
 
 def base(key: str) -> dict[str, Any]:
-    return {"imagery.framing": FRAMINGS[BASE[key]]} if key in BASE else {}
+    return {key.rpartition(".")[0]: BASE[key]} if key in BASE else {}
 
 
 @pytest.mark.parametrize("key", WAKES)

@@ -176,7 +176,7 @@ def _separability(components: np.ndarray, seen: np.ndarray, target: np.ndarray) 
         return 0.0
     values = values - values.mean(axis=0)
     total = values.T @ values / len(values) + 1e-6 * np.eye(values.shape[1])
-    sums = np.stack([np.bincount(code, weights=column) for column in values.T], axis=1)
+    sums = np.eye(len(present))[code].T @ values
     between = (sums / counts[:, None]).T @ (sums / len(values))
     return float(np.trace(np.linalg.solve(total, between)) / min(len(present) - 1, values.shape[1]))
 
