@@ -14,7 +14,7 @@ from typing import Any
 from olmoearth_core.errors import StoreError
 from olmoearth_core.manifest import MANIFEST, read_manifest
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project
+from olmoearth_core.project import Project, SamplingConfig
 from olmoearth_core.stage import Stage, StageRun
 
 
@@ -115,6 +115,16 @@ def _grid_settings(project: Project) -> dict[str, Any]:
     return _dump(project.config.imagery, "modalities", "resolution", "crs", "framing", "cloud_mask")
 
 
+def _window_settings(project: Project) -> dict[str, Any]:
+    """What decides where windows are, besides the section labels: nothing in most projects."""
+    labels, split = project.config.labels, project.config.dataset.split
+    by_class = labels.unmapped == "ignore" or labels.sampling != SamplingConfig()
+    return {
+        **({"classes": project.config.task.class_names} if by_class else {}),
+        **({"split": split.property} if split.kind == "property" else {}),
+    }
+
+
 def map_id(project: Project, key: str) -> str:
     """The name of a map, and of its folder; `key` is that of its postprocess stage."""
     return f"{project.config.name}-{project.config.map.date.isoformat()}-{key[:8]}"
@@ -129,6 +139,7 @@ _ALL = (
             "labels": _dump(p.config.labels),
             "imagery": _grid_settings(p),
             "window_size": p.config.model.window_size,
+            **_window_settings(p),
         },
         files=_export_files,
         place=lambda _project, _key: "data/export",

@@ -20,9 +20,10 @@ from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.scene import Scene, read_scenes
 from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
 from olmoearth_core.labels.labels import Labels, check_labels
-from olmoearth_core.labels.split import block_of, block_pixels
+from olmoearth_core.labels.quality import label_facts
+from olmoearth_core.labels.split import SPLITS, block_of, block_pixels, splits_of
 from olmoearth_core.labels.vector import Problem, read_area
-from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target, training_windows
+from olmoearth_core.labels.windows import TrainingWindow, count_pixels, windows_of
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -57,7 +58,7 @@ def validate(project: Project, progress: Progress) -> list[Finding]:
     labels, problems = check_labels(project)
     findings = list(_label_problems(problems))
     if labels is not None:
-        windows = training_windows(labels, project.config.model.window_size)
+        windows = windows_of(project, labels)
         findings += _windows_and_classes(project, labels, windows, progress)
         findings += _label_scenes(project, labels, progress)
     findings += _model(project)
@@ -82,14 +83,8 @@ def _windows_and_classes(
 ) -> Iterator[Finding]:
     config = project.config
     names = config.task.class_names
-    pixels = np.zeros((len(windows), len(names)), np.int64)
-    conflicts = 0
-    with progress.bar("Looking at the labels", len(windows)) as advance:
-        for k, window in enumerate(windows):
-            target = make_target(labels, window)
-            pixels[k] = np.bincount(target.classes[target.classes != IGNORE], minlength=len(names))
-            conflicts += target.conflicts
-            advance(1)
+    pixels, in_window = count_pixels(labels, windows, len(names), progress)
+    conflicts = int(in_window.sum())
     used = [window for window, counts in zip(windows, pixels, strict=True) if counts.any()]
     if not used:
         why = (
@@ -117,23 +112,48 @@ def _windows_and_classes(
             )
     if conflicts:
         share = conflicts / (conflicts + pixels.sum())
+        worst = windows[int(in_window.argmax())]
         yield Finding(
             "warning",
             "labels.files",
-            f"labels of different classes overlap on {conflicts} pixels ({share:.2%}), which will not be used",
+            f"labels of different classes overlap on {conflicts} pixels ({share:.2%}), which will not be used; most of "
+            f"them ({in_window.max()}) around {_where(labels, worst)} on {worst.date}",
         )
-    split = config.dataset.split
-    size = block_pixels(split, config.model.window_size, config.imagery.resolution)
-    blocks = len({block_of(window.box, size) for window in used})
-    wanted = 1 + (split.validation > 0) + (split.test > 0)
-    if blocks < wanted:
-        yield Finding(
-            "warning",
-            "dataset.split.block_size",
-            f"the labels lie in {blocks} block(s) of {size * config.imagery.resolution:g} m, too few for "
-            f"{wanted} splits: there will be no score on land that was not trained on. Make blocks smaller or "
-            "label more places",
-        )
+    for remark in label_facts(project, labels, windows, pixels, in_window).remarks:
+        yield Finding("warning", remark.where, remark.message)
+    yield from _splits(project, labels, used)
+
+
+def _splits(project: Project, labels: Labels, used: Sequence[TrainingWindow]) -> Iterator[Finding]:
+    split = project.config.dataset.split
+    wanted = ["train", *split.held_out()]
+    if split.kind == "blocks":
+        size = block_pixels(split, project.config.model.window_size, labels.grid.resolution)
+        blocks = len({block_of(window.centre, size) for window in used})
+        if blocks < len(wanted):
+            yield Finding(
+                "warning",
+                "dataset.split.block_size",
+                f"the labels lie in {blocks} block(s) of {size * labels.grid.resolution:g} m, too few for "
+                f"{len(wanted)} splits: there will be no score on land that was not trained on. Make blocks smaller or "
+                "label more places",
+            )
+        return
+    given = splits_of(used, split, None)
+    for name in SPLITS:
+        if name in wanted and name not in given:
+            key = "dataset.split.property" if split.kind == "property" else "dataset.split"
+            yield Finding(
+                "error" if name == "train" else "warning",
+                key,
+                f"no label is for {name}" + ("" if split.kind == "property" else ": all dates are in other splits"),
+            )
+
+
+def _where(labels: Labels, window: TrainingWindow) -> str:
+    """The middle of a window, in degrees."""
+    (point,) = _degrees(labels.grid, np.array([window.box.polygon.centroid], dtype=object))
+    return f"{point.x:.4f} E, {point.y:.4f} N"
 
 
 def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Iterator[Finding]:
@@ -142,21 +162,21 @@ def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Itera
     except CoreError as error:
         yield Finding("error", "imagery.catalogue", str(error))
         return
-    frame = labels.frame
-    places = _degrees(labels.grid, frame.geometry.to_numpy())
+    places, days, sources, features = _places(labels)
     covered = shapely.intersects(_footprint(scenes.scenes), places)
-    for source in frame["source"].unique():
-        mine = frame["source"].to_numpy() == source
-        outside = frame["feature"].to_numpy()[mine & ~covered]
+    for source in dict.fromkeys(sources.tolist()):
+        mine = sources == source
+        outside = features[mine & ~covered]
         if len(outside):
             which = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
+            told = f"{mine.sum()} labels lie outside the imagery (features {which})"
+            if outside[0] < 0:
+                told = f"{mine.sum()} windows with pixels of this raster lie outside the imagery"
             yield Finding(
                 "error" if len(outside) == mine.sum() else "warning",
                 str(source),
-                f"{len(outside)} of {mine.sum()} labels lie outside the imagery (features {which}); "
-                "check the file's CRS, or the catalogue",
+                f"{len(outside)} of {told}; check the file's CRS, or the catalogue",
             )
-    days = frame["date"].to_numpy()
     different = np.unique(days)
     blind = []
     for day in different:
@@ -172,6 +192,19 @@ def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Itera
             f"no scene shows the labels of {len(blind)} of {len(different)} dates ({which}); their windows "
             "will be left out. Check the dates, or give imagery.framing more days",
         )
+
+
+def _places(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(place in degrees, date, file, feature) of each label and of each window with pixels of a raster (feature -1)."""
+    frame = labels.frame
+    parts = [tuple(frame[name].to_numpy() for name in ("geometry", "date", "source", "feature"))]
+    for raster in labels.rasters:
+        boxes = shapely.box(*raster.cell_bounds.T)
+        count = len(boxes)
+        same = (np.full(count, value, dtype=object) for value in (raster.date, raster.source))
+        parts.append((boxes, *same, np.full(count, -1)))
+    places, days, sources, features = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return _degrees(labels.grid, places), days, sources, features
 
 
 def _model(project: Project) -> Iterator[Finding]:

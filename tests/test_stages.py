@@ -45,12 +45,15 @@ FRAMINGS = {
     "period": {"kind": "period", "timesteps": 1, "days": 30, "offset_days": -15},
     "framed_point_in_time": {"kind": "framed_point_in_time", "before": 1, "after": 1, "days": 30, "gap_days": 0},
 }
+SPLITS = {
+    "time": {"kind": "time", "validation_from": "2024-02-01", "test_from": "2024-08-01"},
+    "property": {"kind": "property", "property": "split"},
+}
 
 IMAGERY = "export preprocess infer"
 FRAMING = "export preprocess finetune infer"
 """The model card carries the framing."""
 LABELS = "export preprocess"
-BY_TIME = {"kind": "time", "validation_from": "2024-06-01", "test_from": "2024-07-01"}
 WAKES: dict[str, tuple[Any, str]] = {
     "name": ("other", "postprocess"),
     "task.classes.name": ([*CLASSES[:2], {"name": "ice", "color": "#000002"}], "preprocess finetune postprocess"),
@@ -59,15 +62,15 @@ WAKES: dict[str, tuple[Any, str]] = {
     "labels.class_property": ("kind", LABELS),
     "labels.date_property": ("day", LABELS),
     "labels.date": ("2024-06-01", LABELS),
-    "labels.area": ("wider.geojson", LABELS),
     "labels.dates": ({"labels/water.geojson": "2024-06-01"}, LABELS),
-    "labels.crs": ("EPSG:3035", LABELS),
-    "labels.classes": ({"water": ["wet", "water"]}, LABELS),
+    "labels.area": ("wider.geojson", LABELS),
+    "labels.crs": ("EPSG:4326", LABELS),
+    "labels.classes": ({"land": ["ground"]}, LABELS),
     "labels.unmapped": ("ignore", LABELS),
     "labels.windows": ("centred", LABELS),
-    "labels.sampling.max_per_class": (5, LABELS),
-    "labels.sampling.max_windows": (5, LABELS),
-    "labels.sampling.near": (50.0, LABELS),
+    "labels.sampling.max_per_class": (3, LABELS),
+    "labels.sampling.max_windows": (3, LABELS),
+    "labels.sampling.near": (100.0, LABELS),
     "labels.sampling.seed": (1, LABELS),
     # these three act through the frozen scene lists
     "imagery.access.profile": ("park", ""),  # how servers are reached changes no pixel
@@ -91,29 +94,17 @@ WAKES: dict[str, tuple[Any, str]] = {
     "imagery.framing.after": ({**FRAMINGS["framed_point_in_time"], "after": 2}, FRAMING),
     "imagery.framing.gap_days": ({**FRAMINGS["framed_point_in_time"], "gap_days": 1}, FRAMING),
     "imagery.composite": ("median", "preprocess infer"),
-    **{
-        f"imagery.access.{key}": (value, "")  # how imagery is reached does not change it
-        for key, value in {
-            "profile": "partner",
-            "endpoint": "http://127.0.0.1:1",
-            "requester_pays": True,
-            "anonymous": True,
-            "attempts": 2,
-            "first_pause": 0.1,
-            "timeout": 5.0,
-            "connections": 2,
-        }.items()
-    },
     "imagery.cloud_mask": ("none", "export preprocess infer"),
     "dataset.split.block_size": (1280.0, "preprocess"),
     "dataset.split.validation": (0.3, "preprocess"),
     "dataset.split.test": (0.3, "preprocess"),
     "dataset.split.seed": (1, "preprocess"),
-    "dataset.split.buffer": (100.0, "preprocess"),
-    "dataset.split.kind": ({"kind": "property"}, "preprocess"),
-    "dataset.split.property": ({"kind": "property", "property": "part"}, "preprocess"),
-    "dataset.split.validation_from": ({**BY_TIME, "validation_from": "2024-06-02"}, "preprocess"),
-    "dataset.split.test_from": ({**BY_TIME, "test_from": "2024-07-02"}, "preprocess"),
+    "dataset.split.buffer": (20.0, "preprocess"),
+    "dataset.split.kind": ({"kind": "time", "test_from": "2024-06-01"}, "preprocess"),
+    "dataset.split.validation_from": ({**SPLITS["time"], "validation_from": "2024-03-01"}, "preprocess"),
+    "dataset.split.test_from": ({**SPLITS["time"], "test_from": "2024-09-01"}, "preprocess"),
+    # windows are those of the labels of one split
+    "dataset.split.property": ({"kind": "property", "property": "part"}, LABELS),
     "dataset.min_valid": (0.5, "preprocess"),
     "dataset.min_samples": (3, "preprocess"),
     "model.encoder": ("v1.1-tiny", "finetune"),
@@ -138,12 +129,15 @@ WAKES: dict[str, tuple[Any, str]] = {
 ONE_VALUE = {"task.kind", "imagery.modalities"}
 """Keys of which only one value is allowed so far, or fits the scenes of this test."""
 BASE = {
-    **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), "period"),
+    **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), FRAMINGS["period"]),
     **dict.fromkeys(
-        ("imagery.framing.before", "imagery.framing.after", "imagery.framing.gap_days"), "framed_point_in_time"
+        ("imagery.framing.before", "imagery.framing.after", "imagery.framing.gap_days"),
+        FRAMINGS["framed_point_in_time"],
     ),
+    **dict.fromkeys(("dataset.split.validation_from", "dataset.split.test_from"), SPLITS["time"]),
+    "dataset.split.property": SPLITS["property"],
 }
-"""Keys that another framing than PROJECT's has."""
+"""Keys that another framing or split than PROJECT's has."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -240,17 +234,11 @@ def change(key: str) -> dict[str, Any]:
     value = WAKES[key][0]
     if key.startswith("task.classes"):
         return {"task.classes": value}
-    if isinstance(value, dict) and "kind" in value:
-        key = key.rpartition(".")[0]
-    return {key: value}
+    return {key.rpartition(".")[0] if isinstance(value, dict) and "kind" in value else key: value}
 
 
 def base(key: str) -> dict[str, Any]:
-    if key.startswith("dataset.split.") and key.endswith("_from"):
-        return {"dataset.split": BY_TIME}
-    if key == "dataset.split.property":
-        return {"dataset.split": {"kind": "property"}}
-    return {"imagery.framing": FRAMINGS[BASE[key]]} if key in BASE else {}
+    return {key.rpartition(".")[0]: BASE[key]} if key in BASE else {}
 
 
 @pytest.mark.parametrize("key", WAKES)

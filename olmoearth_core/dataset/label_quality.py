@@ -97,6 +97,7 @@ def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, 
                 "like": pair.like,
                 "share": pair.share,
                 "recognised": pair.recognised,
+                "recognised_rest": pair.recognised_rest,
                 "suspicious": pair.suspicious,
                 "windows": names[list(pair.windows)].tolist(),
             }

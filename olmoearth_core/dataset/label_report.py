@@ -43,13 +43,13 @@ def _compared(imagery: Mapping[str, Any]) -> Iterator[str]:
     for pair in pairs[:5]:
         labelled, like = escape(pair["labelled"]), escape(pair["like"])
         if pair["suspicious"]:
+            many = f"{pair['share']:.0%} as many pixels labelled {labelled} as labelled {like} look just like {like}"
+            why = f"its labels are missing or misplaced, or {labelled} is of many kinds"
             where = escape(", ".join(pair["windows"]))
-            yield (
-                f'<span class="warning">{pair["share"]:.0%} as many pixels labelled {labelled} as labelled {like} look '
-                f'just like {like}: labels are missing or misplaced</span><br><span class="soft">{where}</span>'
-            )
+            yield f'<span class="warning">{many}: {why}</span><br><span class="soft">{where}</span>'
         else:
-            yield f"{labelled} can hardly be told from {like} ({pair['recognised']:.0%} of pixels)"
+            least = min(pair["recognised"], pair["recognised_rest"])
+            yield f"{labelled} and {like} look alike ({least:.0%} of pixels can be told)"
     if not pairs and not (east or south):
         yield '<span class="good">agrees</span>'
 

@@ -216,7 +216,11 @@ def _gate(
             f"Nothing was published; the report is {kept}."
         )
     kept.unlink(missing_ok=True)
-    warnings = [f"{r.sentence}: {r.found}" for r in results if not r.passed]
+    warnings = [
+        f"{r.sentence}: {r.found}" + (f" ({'; '.join(r.rows[:3])})" if r.table == "labels" else "")
+        for r in results
+        if not r.passed
+    ]
     for warning in warnings:
         run.progress.note(f"expectation not met (warning): {warning}")
     for remark in quality["remarks"]:

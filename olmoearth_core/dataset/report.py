@@ -137,7 +137,7 @@ def _map(dataset: Dataset) -> str:
     """The windows as squares, coloured by split."""
     table = dataset.windows.drop_duplicates(["column", "row"])
     size = dataset.window_size
-    columns, rows = table["column"].to_numpy() // size, table["row"].to_numpy() // size
+    columns, rows = table["column"].to_numpy() / size, table["row"].to_numpy() / size
     columns, rows = columns - columns.min(), rows - rows.min()
     cell = min(40.0, 860 / (columns.max() + 1), 600 / (rows.max() + 1))
     squares = "".join(

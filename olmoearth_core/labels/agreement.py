@@ -36,8 +36,14 @@ SHIFT_GAIN = 0.1
 """Least share of what separates the classes from perfect separation that a shift must win back."""
 SEPARABLE = 0.1
 """Least separability at the best shift to believe it."""
-RECOGNISED = 0.7
-"""Least share of a class's pixels that are told from the other class, to call the two different."""
+RECOGNISED = 0.8
+"""Least share of the pixels of the class in question that are told from the other one, to call the two different."""
+RECOGNISED_REST = 0.5
+"""The same for the other class, which has the look-alikes in it."""
+SHIFT_PIXELS = 60_000
+"""Pixels at which shifts are compared; of more, every second, third, ... row and column is looked at."""
+ONE_WAY = 4.0
+"""How many times more look-alikes one way than the other: classes that resemble each other do so both ways."""
 LOOK_ALIKES = 0.2
 """Look-alikes per pixel of the class from which on labels of it are likely to be missing."""
 
@@ -66,20 +72,25 @@ class LookAlikes:
     Attributes:
         labelled, like: names of the classes.
         share: how many, per pixel labelled `like`.
-        recognised: share of the pixels of either class that are told from the other (the lower of the two).
+        reverse: the same of pixels labelled `like` that look like `labelled`.
+        recognised: share of the pixels labelled `like` that are told from `labelled`.
+        recognised_rest: share of the pixels labelled `labelled` that are told from `like`.
         windows: positions of the windows with the most of them, at most five.
     """
 
     labelled: str
     like: str
     share: float
+    reverse: float
     recognised: float
+    recognised_rest: float
     windows: tuple[int, ...]
 
     @property
     def suspicious(self) -> bool:
         """Whether labels are likely to be missing: many, of classes that the imagery can tell apart."""
-        return self.share > LOOK_ALIKES and self.recognised >= RECOGNISED
+        many, one_way = self.share > LOOK_ALIKES, self.share >= ONE_WAY * self.reverse
+        return many and one_way and self.recognised >= RECOGNISED and self.recognised_rest >= RECOGNISED_REST
 
 
 @dataclass(frozen=True)
@@ -138,9 +149,11 @@ def _best_shift(components: np.ndarray, samples: Samples) -> tuple[float, tuple[
     height, width = samples.target.shape[1:]
     reach = min(MAX_SHIFT, height // 4, width // 4)
 
+    step = max(1, round((len(samples.target) * (height - 2 * reach) * (width - 2 * reach) / SHIFT_PIXELS) ** 0.5))
+
     def at(row: int, column: int) -> float:
-        inner = np.s_[:, reach : height - reach, reach : width - reach]
-        moved = np.s_[:, reach - row : height - reach - row, reach - column : width - reach - column]
+        inner = np.s_[:, reach : height - reach : step, reach : width - reach : step]
+        moved = np.s_[:, reach - row : height - reach - row : step, reach - column : width - reach - column : step]
         return _separability(components[inner], samples.seen[inner], samples.target[moved])
 
     still = at(0, 0)
@@ -163,7 +176,7 @@ def _separability(components: np.ndarray, seen: np.ndarray, target: np.ndarray) 
         return 0.0
     values = values - values.mean(axis=0)
     total = values.T @ values / len(values) + 1e-6 * np.eye(values.shape[1])
-    sums = np.stack([np.bincount(code, weights=column) for column in values.T], axis=1)
+    sums = np.eye(len(present))[code].T @ values
     between = (sums / counts[:, None]).T @ (sums / len(values))
     return float(np.trace(np.linalg.solve(total, between)) / min(len(present) - 1, values.shape[1]))
 
@@ -176,27 +189,33 @@ def _look_alikes(
     rows, columns = row + samples.corners[window, 0], column + samples.corners[window, 1]
     fold = (rows // BLOCK * 7919 + columns // BLOCK * 104_729) % FOLDS
     distance, likelihood = _judged(values, target, fold, enough)
+    twins = {
+        (labelled, like): (target == labelled)
+        & (likelihood[:, i] > likelihood[:, j])
+        & (distance[:, i] <= np.nanmedian(distance[target == like, i]))
+        for (i, like), (j, labelled) in permutations(enumerate(enough.tolist()), 2)
+        if np.isfinite(distance[target == like, i]).any()
+    }
+    share = {(b, a): float(found.sum() / ((target == a).sum() / 2)) for (b, a), found in twins.items()}
+    position = {index: k for k, index in enumerate(enough.tolist())}
     found = []
-    for (i, like), (j, labelled) in permutations(enumerate(enough), 2):
-        own, others = target == like, target == labelled
-        closer = likelihood[:, i] > likelihood[:, j]
-        if not np.isfinite(distance[own, i]).any():
+    for (labelled, like), pixels in twins.items():
+        if not pixels.any():
             continue
-        twins = others & closer & (distance[:, i] <= np.nanmedian(distance[own, i]))
-        share = float(twins.sum() / (own.sum() / 2))
-        if share > 0:
-            most = np.bincount(window[twins], minlength=len(samples.target))
-            worst = np.argsort(-most, kind="stable")[:5]
-            recognised = float(min(closer[own].mean(), 1 - closer[others].mean()))
-            found.append(
-                LookAlikes(
-                    classes[labelled],
-                    classes[like],
-                    round(share, 4),
-                    round(recognised, 4),
-                    tuple(worst[most[worst] > 0].tolist()),
-                )
+        closer = likelihood[:, position[like]] > likelihood[:, position[labelled]]
+        most = np.bincount(window[pixels], minlength=len(samples.target))
+        worst = np.argsort(-most, kind="stable")[:5]
+        found.append(
+            LookAlikes(
+                labelled=classes[labelled],
+                like=classes[like],
+                share=round(share[labelled, like], 4),
+                reverse=round(share.get((like, labelled), 0.0), 4),
+                recognised=round(float(closer[target == like].mean()), 4),
+                recognised_rest=round(float(1 - closer[target == labelled].mean()), 4),
+                windows=tuple(worst[most[worst] > 0].tolist()),
             )
+        )
     return tuple(sorted(found, key=lambda pair: (-pair.share, pair.labelled, pair.like)))
 
 

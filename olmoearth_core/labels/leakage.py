@@ -29,7 +29,7 @@ class Leakage:
             OVERLAP where they have pixels in common; None where one is empty.
         overlapping_windows: windows that have pixels of the ground in common with one of another split.
         shared_imagery: windows that show ground and time in common with one of another split.
-        shared_labels: features of label files that lie in windows of several splits (of their date).
+        shared_labels: features of label files that are used in windows of several splits (of their date).
     """
 
     least_distance: dict[str, float | None]
@@ -119,12 +119,16 @@ def measure(
 def _shared_labels(boxes: Sequence[PixelBox], splits: np.ndarray, dates: Sequence[date], labels: Labels) -> int:
     inner, shared = _shrunk(_outlines(boxes), boxes), 0
     window_date, label_date = np.asarray(dates, dtype=object), labels.frame["date"].to_numpy()
+    named = labels.frame["split"].to_numpy() if "split" in labels.frame else np.full(len(labels.frame), "")
     for day in set(dates):
         rows, windows = np.flatnonzero(label_date == day), np.flatnonzero(window_date == day)
         if len(rows) == 0:
             continue
         geometries = labels.frame.geometry.to_numpy()[rows]
         label, window = shapely.STRtree(inner[windows]).query(geometries, predicate="intersects")
+        own = named[rows][label]
+        used = (own == "") | (own == splits[windows][window])  # a label that names a split is used in no other
+        label, window = label[used], window[used]
         _, code = np.unique(splits[windows].astype(str), return_inverse=True)
         pairs = np.unique(np.stack([label, code[window]]), axis=1)
         shared += int((np.bincount(pairs[0]) > 1).sum())

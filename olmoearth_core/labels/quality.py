@@ -86,7 +86,7 @@ def _files(labels: Labels, remarks: list[Remark]) -> dict[str, Any]:
     double = places.duplicated().to_numpy()
     contradicting = ~double & places.duplicated(["shape", "date"], keep=False).to_numpy()
     contradicting &= (places.groupby(["shape", "date"])["class_index"].transform("nunique") > 1).to_numpy(bool)
-    speck = (shapely.get_dimensions(geometries) == 2) & (shapely.area(geometries) < pixel)
+    speck = (shapely.get_dimensions(geometries) == 2) & (shapely.area(geometries) < pixel / 2)
     found: dict[str, Any] = {}
     for source in frame["source"].unique():
         mine = (frame["source"] == source).to_numpy()
@@ -100,7 +100,7 @@ def _files(labels: Labels, remarks: list[Remark]) -> dict[str, Any]:
         for which, told, few in (
             (double, "are there more than once (same geometry, class and date)", 0.0),
             (contradicting, "share their geometry and date with a label of another class: neither is used", 0.0),
-            (speck, "are smaller than a pixel and may claim none", MANY_SPECKS),
+            (speck, "are smaller than half a pixel and may claim none", MANY_SPECKS),
         ):
             if (mine & which).sum() > few * mine.sum():
                 names = _listed(features[mine & which])

@@ -25,6 +25,9 @@ _KIND_IDS = [
     for kind in ("POINT", "MULTIPOINT", "LINESTRING", "MULTILINESTRING", "POLYGON", "MULTIPOLYGON")
 ]
 
+FLAT = 1e-10
+"""Area over squared length of an outline that is a line but for rounding: a kilometre by less than a micrometre."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -203,6 +206,11 @@ def broken(geometries: np.ndarray, wkb: np.ndarray | None = None) -> dict[int, s
         reasons[i] = "has an empty geometry"
     for i in np.flatnonzero(~shapely.is_valid(geometries) & ~missing).tolist():
         reasons[i] = f"has a broken geometry: {shapely.is_valid_reason(geometries[i])}"
+    flat = (shapely.get_dimensions(geometries) == 2) & (
+        shapely.area(geometries) < FLAT * shapely.length(geometries) ** 2
+    )
+    for i in np.flatnonzero(flat).tolist():
+        reasons.setdefault(i, "has a broken geometry: its outline holds no area")
     kinds = shapely.get_type_id(geometries)
     for i in np.flatnonzero(~np.isin(kinds, _KIND_IDS) & ~missing).tolist():
         if i not in reasons:

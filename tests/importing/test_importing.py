@@ -65,9 +65,7 @@ def test_patches_are_read_back_as_scenes_with_labels(tmp_path: Path) -> None:
     assert (made.kind, made.scenes, made.classes, made.level) == ("patches", 4, {"forest": 2, "lake": 2}, "L2A")
     scenes = open_scenes(tmp_path / "out" / "catalog.json")
     assert [scene.id for scene in scenes.scenes] == ["forest_0", "forest_2", "lake_1", "lake_3"]
-    assert {(s.offset, s.reason, s.datetime) for s in scenes.scenes} == {
-        (0, "the assets declare an offset of 0", DAY)
-    }
+    assert {(s.offset, s.reason, s.datetime) for s in scenes.scenes} == {(0, "the assets declare an offset of 0", DAY)}
     for i, name in ((0, "forest"), (3, "lake")):
         with rasterio.open(source / name / f"{name}_{i}.tif") as file:
             pixels, bounds = file.read(), file.bounds
