@@ -4,8 +4,8 @@
 
 Two kinds of files, one scene a timestep: twelve bands that lie on the grid (what compose has to do is a copy), and real
 Sentinel-2 of 10, 20 and 60 m (compose resamples, plain reads do not). Three kinds of plain reads, each of the same
-windows and bands: files opened for each read (as peers.md measured rslearn: 0.75 and 0.9), files kept open, and files kept
-open with rasterio resampling to the grid (the same output as compose).
+windows and bands: files opened for each read (as peers.md measured rslearn: 0.75 and 0.9), files kept open, and files
+kept open with rasterio resampling to the grid (the same output as compose).
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def main(catalogue: Path | None) -> None:
         ],
     )
     text = (
-        "Mpx x timesteps (12 bands) per CPU-second, one scene a timestep, least_cloudy, windows anywhere; ratios are of "
-        "compose over the three kinds of plain reads; medians of interleaved repeats. The goal: 0.9 (rslearn against "
-        f"files opened each time: 0.75 at 256 px, 0.9 at 32 px).\n\n{table}"
+        "Mpx x timesteps (12 bands) per CPU-second, one scene a timestep, least_cloudy, windows anywhere; ratios "
+        "are of compose over the three kinds of plain reads; medians of interleaved repeats. The goal: 0.9 (rslearn "
+        f"against files opened each time: 0.75 at 256 px, 0.9 at 32 px).\n\n{table}"
     )
     harness.put_section("compose", "Composing", text)
     print(text)

@@ -62,14 +62,11 @@ def _bands(modality: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
             if a["count"] != b["count"]:
                 drifts.append(Drift(about, None, "is new" if b["count"] else "is not there any more"))
             continue
-        edges = [a["percentiles"][str(p)] for p in _TENTHS]
-        below = np.interp(edges, *_distribution(b))
-        shares = np.diff(np.concatenate([[0], below, [1]]))
-        # equal edges (a band of few values) make empty bins: they are one bin
-        bins = np.concatenate([[0], np.cumsum(np.diff(edges) > 0), [len(edges)]])
+        # tenths of the old values; a band of few values has fewer
+        edges = np.unique([a["percentiles"][str(p)] for p in _TENTHS])
+        shares = [np.diff(np.interp(edges, *_distribution(one)), prepend=0, append=1) for one in (a, b)]
         told = f"median {a['percentiles']['50']:g} -> {b['percentiles']['50']:g}, mean {a['mean']:g} -> {b['mean']:g}"
-        groups = [bins == k for k in np.unique(bins)]
-        index = stability_index([0.1 * g.sum() for g in groups], [float(shares[g].sum()) for g in groups])
+        index = stability_index(shares[0].tolist(), shares[1].tolist())
         drifts.append(Drift(about, round(index, 4), told))
     return drifts
 
@@ -86,7 +83,7 @@ def _distribution(band: Mapping[str, Any]) -> tuple[list[float], list[float]]:
 def _classes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Drift:
     names = list(dict.fromkeys((*old, *new)))
     before, after = (_shares(classes, names) for classes in (old, new))
-    moved = max(names, key=lambda name: abs(after[names.index(name)] - before[names.index(name)]))
+    moved = max(names, key=lambda name: round(abs(after[names.index(name)] - before[names.index(name)]), 6))
     k = names.index(moved)
     return Drift("classes", round(stability_index(before, after), 4), f"'{moved}' {before[k]:.1%} -> {after[k]:.1%}")
 

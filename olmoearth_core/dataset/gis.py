@@ -1,0 +1,111 @@
+"""A training set for a person's eyes: files that QGIS opens.
+
+windows.gpkg                         one outline a window, with split, date, classes and scenes
+<window>/target.tif                  classes in their colours, 255 where nothing is known
+<window>/<modality>_<date>.tif       one timestep, a band each, nodata where nothing was observed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from olmoearth_core.dataset.dataset import Dataset
+from olmoearth_core.errors import DatasetError
+from olmoearth_core.grid import PixelBox
+from olmoearth_core.labels.windows import IGNORE
+from olmoearth_core.progress import Progress
+from olmoearth_core.store import whole_file
+
+
+def write_for_gis(
+    dataset: Dataset, folder: Path, names: Sequence[str], colors: Mapping[str, str], progress: Progress
+) -> list[Path]:
+    """Write the outlines of all windows and the rasters of those in `names`.
+
+    Args:
+        colors: class -> "#rrggbb".
+
+    Returns:
+        What was written.
+
+    Raises:
+        DatasetError: there is no such window.
+    """
+    rows = {str(name): row for row, name in enumerate(dataset.windows["name"])}
+    if strange := [name for name in names if name not in rows]:
+        raise DatasetError(f"the training set has no window '{strange[0]}'; its names are those in windows.gpkg")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [_write_outlines(dataset, folder / "windows.gpkg")]
+    with progress.bar("Writing windows", len(names)) as advance:
+        for name in names:
+            written += _write_window(dataset, rows[name], folder / name, colors)
+            advance(1)
+    return written
+
+
+def _write_outlines(dataset: Dataset, path: Path) -> Path:
+    table = dataset.windows.copy()
+    table["scenes"] = [", ".join(scenes) for scenes in table["scenes"]]
+    table["date"] = table["date"].astype(str)
+    with whole_file(path) as partial, TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name  # GDAL wants the name to end in .gpkg
+        table.to_file(made, driver="GPKG", layer="windows")
+        made.rename(partial)
+    return path
+
+
+def _write_window(dataset: Dataset, row: int, folder: Path, colors: Mapping[str, str]) -> list[Path]:
+    (sample,) = dataset.read([row])
+    box = dataset.box(row)
+    table = {k: _rgba(colors[name]) for k, name in enumerate(dataset.classes) if name in colors}
+    written = [_write_raster(folder / "target.tif", sample.target[None], box, IGNORE, ("class",), colormap=table)]
+    for modality, cube in sample.inputs.items():
+        nodata = 0 if cube.dtype.kind in "ui" else np.nan
+        for t, day in enumerate(sample.dates):
+            shown = np.where(sample.valid[modality][t], cube[t], cube.dtype.type(nodata))
+            path = folder / f"{modality}_{day}.tif"
+            written.append(_write_raster(path, shown, box, nodata, dataset.bands[modality]))
+    return written
+
+
+def _write_raster(
+    path: Path,
+    pixels: np.ndarray,
+    box: PixelBox,
+    nodata: float,
+    bands: Sequence[str],
+    colormap: Mapping[int, tuple[int, int, int, int]] | None = None,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"driver": "GTiff", "compress": "deflate", "nodata": nodata}
+    with (
+        whole_file(path) as partial,
+        rasterio.open(
+            partial,
+            "w",
+            count=len(pixels),
+            height=box.height,
+            width=box.width,
+            dtype=pixels.dtype,
+            crs=box.grid.crs,
+            transform=box.transform,
+            **options,
+        ) as file,
+    ):
+        file.write(pixels)
+        for k, name in enumerate(bands, 1):
+            file.set_band_description(k, name)
+        if colormap:
+            file.write_colormap(1, colormap)
+    return path
+
+
+def _rgba(color: str) -> tuple[int, int, int, int]:
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
+    return red, green, blue, 255
