@@ -13,8 +13,13 @@ def stage_markdown(project: str, result: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {_plain(value)} |" for name, value in result["summary"].items())
     return (
         f"# {project}: {result['stage']}\n\nFolder `{result['folder']}`, stage key `{result['key']}`.\n\n"
-        f"| | |\n|---|---|\n{rows}\n"
+        f"| | |\n|---|---|\n{rows}\n" + "".join(f"\nReport: `{path}`\n" for path in reports(result))
     )
+
+
+def reports(result: dict[str, Any]) -> list[str]:
+    """The pages that a stage left for a person to open, below the project."""
+    return [f"{result['folder']}/expectations.html"] if result["stage"] == "preprocess" else []
 
 
 def stages_table(results: list[dict[str, Any]]) -> Table:

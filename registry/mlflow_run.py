@@ -25,6 +25,8 @@ DIGEST_TAG, KEY_TAG, WEIGHTS_TAG, DATASET_TAG = (
     "olmoearth.dataset_digest",
 )
 CODE = Path(__file__).with_name("pyfunc_model.py")
+DATASET_FOLDER, REPORT = "data/dataset", "expectations.html"
+"""Where preprocessing leaves the report of the training set, below the project."""
 FOLDER = "model"
 """Name of the artifact in the pyfunc, as `pyfunc_model` reads it."""
 REQUIREMENTS = ("olmoearth-platform", "torch", "numpy", "safetensors", "pydantic")
@@ -47,7 +49,7 @@ def log_and_register(client: Any, workspace: Workspace, project: Project, result
     run = client.create_run(experiment, run_name=result.folder.name, tags=tags).info.run_id
     try:
         _log_params(client, run, manifest.settings)
-        _log_dataset(client, run, result)
+        _log_dataset(client, run, project, result)
         _log_history(client, run, history)
         model = client.create_logged_model(experiment, name=FOLDER, source_run_id=run, tags=tags, model_type="pyfunc")
         _log_batch(client, run, _numbers(metrics), model_id=model.model_id)
@@ -109,13 +111,20 @@ def _log_params(client: Any, run: str, settings: Mapping[str, Any]) -> None:
     client.log_batch(run, params=[Param(name, str(value)[:6000]) for name, value in _leaves(settings)])
 
 
-def _log_dataset(client: Any, run: str, result: StageResult) -> None:
+def _log_dataset(client: Any, run: str, project: Project, result: StageResult) -> None:
+    """The training set as an input of the run, and its report where it still is the one that was trained on."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    from olmoearth_core.manifest import read_manifest
 
     digest = result.manifest.inputs["preprocess"]
     source = json.dumps({"stage": "preprocess", "outputs_digest": digest})
     dataset = Dataset("dataset", digest[:32], "olmoearth", source)  # MLflow's column takes 36 characters
     client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    folder = project.root / DATASET_FOLDER
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.outputs_digest == digest and (folder / REPORT).exists():
+        client.log_artifact(run, str(folder / REPORT), "dataset")
 
 
 def _log_history(client: Any, run: str, history: Any) -> None:

@@ -58,6 +58,7 @@ class Catalogue:
         self.href = locate(name, root)
         self._preset = preset_of(name)
         self._access = access or Access()
+        self._items: list[FoundItem] | None = None
         self._web = Web(self._access, requester_pays=self._preset.requester_pays)
         with self._clear_errors(self.href):
             self._node = self._read(self.href)
@@ -92,10 +93,21 @@ class Catalogue:
         wanted = set(collections)
         with progress.bar(f"{'search' if self.is_api else 'read'} {self.name}") as advance:
             found = []
-            for item in self._search(area, spans, collections, max_cloud_cover) if self.is_api else self._walk():
+            for item in self._search(area, spans, collections, max_cloud_cover) if self.is_api else self._all():
                 found.append(FoundItem(_preferred(item.item, self._preset), item.href))
                 advance(1)
         return [f for f in found if not wanted or f.item.get("collection") in wanted]
+
+    def _all(self) -> Iterator[FoundItem]:
+        """Every item of a static catalogue, read once however often it is asked for."""
+        if self._items is not None:
+            yield from self._items
+            return
+        read = []
+        for item in self._walk():
+            read.append(item)
+            yield item
+        self._items = read
 
     def _walk(self) -> Iterator[FoundItem]:
         """Every item below the root of a static catalogue, each once; the files of one level are read together."""

@@ -246,7 +246,7 @@ boxes = st.tuples(st.integers(-10, 80), st.integers(-10, 60), st.integers(1, 60)
     crs=st.sampled_from([UTM31, "EPSG:32632", "EPSG:3035"]),
     outer=boxes,
     inner=st.tuples(*[st.floats(0, 1)] * 4),
-    composite=st.sampled_from(["least_cloudy", "median"]),
+    composite=st.sampled_from(["least_cloudy", "first_valid", "median", "medoid"]),
 )
 def test_a_pixel_never_depends_on_the_box(
     two_zones: SceneList,
@@ -269,6 +269,7 @@ def test_a_pixel_never_depends_on_the_box(
     assert np.array_equal(cut.data, part.data)
     assert np.array_equal(cut.valid, part.valid)
     assert np.array_equal(cut.observations, part.observations)
+    assert np.array_equal(cut.observed_on, part.observed_on)
 
 
 def _inside(box: PixelBox, share: tuple[float, float, float, float]) -> PixelBox:
