@@ -40,6 +40,8 @@ Result = TypeVar("Result")
 
 KEPT_BYTES = 128 * 2**20
 """Decoded blocks that a reader remembers."""
+DIRECT = 128 * 128
+"""Pixels from which a window of a local file is read as it is: copying whole blocks would cost more than a call."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         if inside.top >= inside.bottom or inside.left >= inside.right:
             return np.zeros(window.shape, header.dtype)
         wanted = blocks_of(inside, header.block)
-        if len(wanted) > MANY or not worth_keeping(header.block):
+        height, width = inside.shape
+        cheap = not is_url(address) and height * width >= DIRECT  # GDAL keeps the blocks of local files itself
+        if cheap or len(wanted) > MANY or not worth_keeping(header.block):
             pixels = self._with(address, lambda dataset: self._counted(dataset, inside))
             return cut(window, [(inside, pixels)])
         found = {block: self._blocks.get(address, block) for block in wanted}
