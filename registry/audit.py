@@ -222,7 +222,7 @@ def _dataset_facts(dataset: schema.DatasetVersion | None, runs: list[schema.Run]
     return DatasetFacts(
         digest=dataset.digest,
         dvc_hash=dataset.dvc_hash,
-        labels={name: digest for name, digest in run.inputs.items() if name != "export"},
+        labels={n: digest for n, digest in run.inputs.items() if n != "export" and not n.startswith("splits/")},
         summary=run.summary,
         scenes=[_scene_facts(scene) for scene in dataset.scenes],
     )

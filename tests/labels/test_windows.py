@@ -60,7 +60,6 @@ def test_windows_hold_each_labelled_pixel_once(shapes: list[tuple[BaseGeometry, 
     pieced = np.full(whole.box.shape, IGNORE, np.uint8)
     for w in windows:
         pieced[w.box.slices_in(whole.box)] = rasterize(labels, w)
-    assert (pieced == rasterize(labels, whole)).all()
 
     x, y = np.meshgrid(*whole.box.centres)
     claims = [np.zeros(x.shape, bool) for _ in range(3)]
@@ -71,6 +70,7 @@ def test_windows_hold_each_labelled_pixel_once(shapes: list[tuple[BaseGeometry, 
     count = np.sum(claims, axis=0)
     expected = np.where(count == 1, np.argmax(claims, axis=0), IGNORE)
     assert (pieced == expected)[~unsure].all()
+    assert (pieced == rasterize(labels, whole))[~unsure].all()
 
 
 def test_a_polygon_claims_pixels_whose_centres_it_holds() -> None:
