@@ -160,7 +160,7 @@ def test_files_that_need_no_change_stay_where_they_are(tmp_path: Path) -> None:
         "B02": True, "B03": True, "B04": False, "B08": False,
     }  # fmt: skip
     scenes = open_scenes(tmp_path / "out" / "catalog.json")
-    assert all(Path(scenes.address(href)).is_file() for href in scene.assets.values())
+    assert all(Path(scenes.address(scene, href)).is_file() for href in scene.assets.values())
     assert str(tmp_path) not in next((tmp_path / "out").rglob("2024-05-01.json")).read_text()
 
 
