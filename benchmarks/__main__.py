@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    calls = [[HERE / "bench_encoders.py"], [HERE / "fetch.py"]]
+    calls = [[HERE / "bench_encoders.py"], [HERE / "training_set.py"], [HERE / "fetch.py"]]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
         calls.append([HERE / "compose.py", Path(data) / "reservoir" / "catalog.json"])
     else:

@@ -153,8 +153,8 @@ def _split_checks(split: SplitConfig) -> list[Check]:
     """The leakage test: what windows of different splits may have in common."""
     between = "ExpectColumnValuesToBeBetween"
     if split.kind == "time":
-        sentence = "no place is seen on the same days in two splits (else leave more time between them)"
-        return [Check("windows", "warning", sentence, between, _between("shared_imagery", 0, 0))]
+        sentence = "no place is seen on the same days in two splits"
+        return [Check("windows", "error", sentence, between, _between("shared_imagery", 0, 0))]
     checks = [
         Check("windows", "error", "a place is in one split on all dates", between, _between("splits_of_place", 1, 1)),
         Check("windows", "error", "windows of different splits have no pixel in common", between, _between("gap", 0)),

@@ -123,8 +123,8 @@ class Composer:
             )
             for modality, bands in self.layout.bands.items()
         ]
-        if failures := self.reader.failures:
-            first = failures[0]
+        if broken := self.reader.broken:
+            first = broken[0]
             raise DatasetError(
                 f"the export is damaged: {first.asset} of scene {first.scene} cannot be read ({first.reason}). "
                 "Run `olmoearth export`: it checks every file and makes the damaged ones anew."

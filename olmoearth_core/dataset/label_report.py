@@ -32,6 +32,9 @@ def _files(quality: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _compared(imagery: Mapping[str, Any]) -> Iterator[str]:
+    if not imagery:
+        yield '<span class="soft">not compared: there are too many files</span>'
+        return
     if imagery.get("separability") is None:
         yield '<span class="soft">too few labelled pixels to say</span>'
         return

@@ -34,7 +34,7 @@ from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.labels.frozen import FOLDER, read_blocks
 from olmoearth_core.labels.labels import Labels, read_labels
-from olmoearth_core.labels.leakage import too_near
+from olmoearth_core.labels.leakage import seen_elsewhere, too_near
 from olmoearth_core.labels.split import SPLITS, BlockTable, block_of, block_pixels, splits_of
 from olmoearth_core.labels.windows import TrainingWindow, windows_of
 from olmoearth_core.project import Project, SplitConfig
@@ -64,8 +64,11 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     blocks = _blocks(run)
     splits = splits_of(every, split, blocks)
     apart = np.zeros(len(every), bool)
-    if split.kind != "time":
-        apart = too_near([window.box for window in every], splits, split.buffer)
+    boxes = [window.box for window in every]
+    if split.kind == "time":
+        apart = seen_elsewhere(boxes, splits, [w.date for w in every], project.config.imagery.framing.spans)
+    else:
+        apart = too_near(boxes, splits, split.buffer)
     windows = [window for window, gone in zip(every, apart, strict=True) if not gone]
     splits = [name for name, gone in zip(splits, apart, strict=True) if not gone]
     records = _compose(run, labels, windows)
@@ -152,6 +155,8 @@ def _blocks(run: StageRun) -> BlockTable | None:
 
 
 def _too_near(split: SplitConfig) -> str:
+    if split.kind == "time":
+        return "shows ground and days that a window of another split shows as well (imagery.framing reaches that far)"
     if not split.buffer:
         return "overlaps a window of another split"
     return f"less than {split.buffer:g} m from a window of another split (dataset.split.buffer)"
@@ -232,10 +237,9 @@ def _tell_drift(run: StageRun, statistics: dict[str, Any]) -> None:
     """Compare with the training set that is about to be replaced, if there is one; keep and tell what moved far."""
     former = run.project.root / "data" / "dataset" / STATISTICS
     try:
-        before = json.loads(former.read_text())
-    except (OSError, ValueError):
+        found = compare(json.loads(former.read_text()), statistics)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or one of another version of the platform
         return
-    found = compare(before, statistics)
     write_json(run.project.state / DRIFT, [asdict(drift) | {"large": drift.large} for drift in found])
     for drift in found:
         if drift.large:

@@ -73,10 +73,10 @@ def compose(
     ]
     own: AbstractContextManager[AssetReader] = nullcontext(reader) if reader else AssetReader(meter)
     with own as shared:
-        for piece in _pieces(box):
-            rows, columns = piece.slices_in(box)
-            observer = Observer(scenes, piece, kind, tuple(bands), cloud_mask, shared)
-            for t, step in enumerate(timesteps):
+        observers = [Observer(scenes, piece, kind, tuple(bands), cloud_mask, shared) for piece in _pieces(box)]
+        for t, step in enumerate(timesteps):  # all pieces of a timestep, so that its blocks are read once
+            for observer in observers:
+                rows, columns = observer.box.slices_in(box)
                 part = Layer(data[t, :, rows, columns], observations[t, rows, columns], observed_on[t, rows, columns])
                 COMPOSITORS[composite]([scene for scene in usable if scene.in_step(step)], observer, part)
     dates = np.array([step.date for step in timesteps], "datetime64[D]")

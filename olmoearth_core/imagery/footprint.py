@@ -62,7 +62,7 @@ def check_place(bbox: Bounds, grid: SourceGrid) -> None:
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**17)
 def lonlat_bounds(box: PixelBox) -> Bounds:
     """(west, south, east, north) of a box in degrees; east may exceed 180 where the box crosses the antimeridian."""
     west, south, east, north = (float(edge) for edge in _bounds_in_degrees(np.array([box.bounds]), box.grid.crs)[0])

@@ -74,14 +74,17 @@ def _stored(item: Json, modality: Modality, assets: Sequence[str]) -> tuple[Stor
             raise WrongProductError(f"item {item['id']}: nothing is known of the stored values of modality '{name}'")
 
 
-def _backscatter(item: Json, assets: Iterable[str]) -> tuple[Stored, str]:
+def _backscatter(item: Json, assets: Sequence[str]) -> tuple[Stored, str]:
     """Whether a Sentinel-1 item stores power or decibels.
 
     Raises:
         WrongProductError: it is not terrain corrected (ground range, GRD), or stores amplitudes.
     """
     kind = str(item["properties"].get("sar:product_type") or "").upper()
-    if kind in ("GRD", "SLC", "RAW", "OCN"):
+    # Planetary Computer's RTC items name the product that they were made of: GRD
+    names = (str(item["id"]), str(item.get("collection") or ""), *assets)
+    corrected = any("rtc" in name.lower() or name.lower().startswith("gamma0") for name in names)
+    if kind in ("GRD", "SLC", "RAW", "OCN") and not corrected:
         raise WrongProductError(
             f"item {item['id']}: is a Sentinel-1 {kind} product, not terrain corrected (RTC): its pixels lie on no map "
             "grid and its backscatter is not gamma nought. Use a collection of RTC scenes, such as sentinel-1-rtc of "

@@ -44,7 +44,7 @@ class Observer:
         cloud_mask: CloudMask,
         reader: AssetReader,
     ):
-        self.modality, self.bands, self._cloud_mask, self._reader = modality, bands, cloud_mask, reader
+        self.box, self.modality, self.bands, self._cloud_mask, self._reader = box, modality, bands, cloud_mask, reader
         self._sampler = _Sampler(scenes, box, modality, reader)
         self._around = _Sampler(scenes, clouds.around(box), modality, reader) if cloud_mask == "s2cloudless" else None
         self.shape = box.shape

@@ -84,6 +84,7 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         self._headers: dict[str, Header] = {}
         self._blocks = BlockCache(KEPT_BYTES)
         self._failures: set[Failure] = set()
+        self._broken: set[Failure] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read") if workers > 1 else None
 
@@ -111,10 +112,19 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         with self._lock:
             return sorted(self._failures)
 
-    def lost(self, scene: str, asset: str, error: ImageryError) -> None:
-        """Record that an asset of a scene could not be read."""
+    @property
+    def broken(self) -> list[Failure]:
+        """Those of `failures` that GDAL could not read: files that are gone or damaged, not merely of no use."""
         with self._lock:
-            self._failures.add(Failure(scene, asset, str(error)))
+            return sorted(self._broken)
+
+    def lost(self, scene: str, asset: str, error: ImageryError) -> None:
+        """Record that an asset of a scene could not be read, or is of no use."""
+        failure = Failure(scene, asset, str(error))
+        with self._lock:
+            self._failures.add(failure)
+            if isinstance(error.__cause__, RasterioError):
+                self._broken.add(failure)
 
     def map(self, function: Callable[[T], Result], items: Sequence[T]) -> Iterable[Result]:
         """`function` of each item, in order; on the reader's threads where it has some."""
@@ -266,6 +276,8 @@ class _Dataset:
             if self._file:
                 self._file.prefetch(self._byte_ranges(window))
             pixels: NDArray[Any] = self._dataset.read(1, window=window.to_rasterio())
+            if self._file:
+                self._file.forget()
         nodata = self.header.nodata
         if nodata is not None and nodata != 0:
             pixels[np.isnan(pixels) if np.isnan(nodata) else pixels == nodata] = 0

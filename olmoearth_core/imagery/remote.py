@@ -26,8 +26,8 @@ GAP = 4 * 1024
 """Bytes between two ranges that are fetched in one request with them."""
 SMALL_FILE = 16 * 2**20
 """Bytes of a file that is taken whole from a server that serves no ranges."""
-KEPT_HEADERS = 1024
-"""First pages that are remembered, so that a file that is opened again costs no request."""
+KEPT_HEADERS = 64 * 2**20
+"""Bytes of first pages that are remembered, so that a file that is opened again costs no request."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Fetcher:
         self._count = count
         self._signer = Signer(access)
         self._first: OrderedDict[str, tuple[_Part, int]] = OrderedDict()
+        self._kept = 0
         self._lock = threading.Lock()
 
     def first(self, address: str) -> tuple[_Part, int]:
@@ -70,10 +71,11 @@ class Fetcher:
                 return known
         content, size = self._get(address, 0, PAGE)
         with self._lock:
-            self._first[address] = _Part(0, content), size
-            if len(self._first) > KEPT_HEADERS:
-                self._first.popitem(last=False)
-            return self._first[address]
+            self._kept += len(content)
+            kept = self._first[address] = _Part(0, content), size
+            while self._kept > KEPT_HEADERS and len(self._first) > 1:
+                self._kept -= len(self._first.popitem(last=False)[1][0].content)
+            return kept
 
     def get(self, address: str, start: int, stop: int, size: int) -> bytes:
         """The bytes [start, stop) of a file of `size` bytes.
@@ -125,9 +127,10 @@ class Fetcher:
         try:
             return self._session.get(url, headers=headers, timeout=limit, stream=True)
         except (requests.TooManyRedirects, requests.exceptions.InvalidURL) as error:
-            raise ImageryError(f"{_name(address)}: its address leads nowhere ({innermost(error)})") from error
+            raise ImageryError(f"{_name(address)}: its address leads nowhere ({innermost(error)})") from None
         except requests.RequestException as error:
-            raise UnansweredError(f"no answer from {urlsplit(url).netloc} ({innermost(error)})") from error
+            # without its cause, which names the address, permission and all
+            raise UnansweredError(f"no answer from {urlsplit(url).netloc} ({innermost(error)})") from None
 
     def _content(self, answer: Any, address: str, start: int, stop: int) -> tuple[bytes, int]:
         """The bytes of the range and the size of the file, or why not."""
@@ -166,14 +169,14 @@ class Fetcher:
         end = time.monotonic() + self._access.timeout
         parts = []
         try:
-            for part in answer.raw.stream(65536, decode_content=False):
+            while part := answer.raw.read1(65536):  # what is there: a body that drips must not hold us
                 parts.append(part)
                 if time.monotonic() > end:
                     raise UnansweredError(f"the answer takes longer than {self._access.timeout:g} s")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if isinstance(error, UnansweredError):
                 raise
-            raise UnansweredError(f"the answer was cut short ({innermost(error)})") from error
+            raise UnansweredError(f"the answer was cut short ({innermost(error)})") from None
         content = b"".join(parts)
         self._count(len(content))
         return content
@@ -226,6 +229,10 @@ class RemoteFile:
         for start, stop in _merged(ranges):
             if self._header.get(start, min(stop, self.size)) is None:
                 self._ahead.append(_Part(start, self._fetcher.get(self._address, start, stop, self.size)))
+
+    def forget(self) -> None:
+        """Let go of what was prefetched: GDAL has decoded it."""
+        self._ahead = []
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes [start, stop); none after a fault."""

@@ -33,10 +33,7 @@ def linear(stored: Pixels, scene: Scene, modality: Modality) -> Pixels:
     values = stored.astype(dtype)
     if scene.stored == "decibels":
         values = np.where(values == 0, 0, 10 ** (values / np.float32(10)))
-    elif (values < 0).mean() > 0.5:
-        raise ImageryError(
-            "holds negative values where linear backscatter is expected; is it in dB? (raster:bands unit)"
-        )
+    # no power at all (noise that was subtracted, undeclared nodata) is no observation
     return np.where(np.isfinite(values) & (values > 0), values, np.float32(0))
 
 

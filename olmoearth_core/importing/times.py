@@ -15,9 +15,8 @@ _IN_NAME = re.compile(
     r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<gap>[-_.]?)(?P<month>0[1-9]|1[0-2])(?P=gap)(?P<day>0[1-9]|[12]\d|3[01])"
     r"(?:T(?P<hour>[01]\d|2[0-3])[-:_]?(?P<minute>[0-5]\d)[-:_]?(?P<second>[0-5]\d))?(?!\d)"
 )
-_TAGS = ("datetime", "date", "acquisitiondatetime", "acquisition_date", "acquisition_datetime", "sensing_time",
-         "tifftag_datetime")  # fmt: skip
-"""Tags that tell the acquisition, in lower case; the one that programs fill with the time of writing comes last."""
+_TAGS = ("datetime", "date", "acquisitiondatetime", "acquisition_date", "acquisition_datetime", "sensing_time")
+"""Tags that tell the acquisition, in lower case. TIFFTAG_DATETIME is none: programs write the time of writing there."""
 
 
 def parse_moment(text: str) -> datetime | None:

@@ -56,6 +56,22 @@ def too_near(boxes: Sequence[PixelBox], splits: Sequence[str], buffer: float) ->
     return gone
 
 
+def seen_elsewhere(
+    boxes: Sequence[PixelBox], splits: Sequence[str], dates: Sequence[date], spans: Callable[[date], list[Timestep]]
+) -> np.ndarray:
+    """(N,) bool, the windows that have to go when splits are made of time: training windows that share ground and days
+    with one of another split, and validation windows that share them with one of the test.
+    """
+    given, gone = np.asarray(splits, dtype=object), np.zeros(len(boxes), bool)
+    for split, kept in (("validation", ("validation", "test")), ("train", ("train", "validation", "test"))):
+        rows = np.flatnonzero(np.isin(given, kept) & ~gone)
+        shared = shared_imagery(
+            [boxes[k] for k in rows.tolist()], given[rows].tolist(), [dates[k] for k in rows.tolist()], spans
+        )
+        gone[rows[shared & (given[rows] == split)]] = True
+    return gone
+
+
 def gaps(boxes: Sequence[PixelBox], splits: Sequence[str]) -> np.ndarray:
     """(N,) float64, metres from each window to the nearest of another split, or OVERLAP; infinite where none is."""
     outlines, given = _outlines(boxes), np.asarray(splits, dtype=object)

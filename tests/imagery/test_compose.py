@@ -272,6 +272,41 @@ def test_a_pixel_never_depends_on_the_box(
     assert np.array_equal(cut.observed_on, part.observed_on)
 
 
+@settings(max_examples=25, deadline=None)
+@given(outer=boxes, inner=st.tuples(*[st.floats(0, 1)] * 4), composite=st.sampled_from(["median", "medoid"]))
+def test_a_radar_pixel_never_depends_on_the_box(
+    radar: SceneList,
+    outer: tuple[int, int, int, int],
+    inner: tuple[float, float, float, float],
+    composite: Composite,
+) -> None:
+    column, row, width, height = outer
+    a = Grid(UTM31).box(round(BORDER[0] / 10) + column, round(-BORDER[1] / 10) + row, width, height)
+    b = _inside(a, inner)
+    with AssetReader() as reader:
+        whole, part = (
+            compose(radar, box, [MAY], modality="sentinel1", bands=["vv", "vh"], composite=composite, reader=reader)
+            for box in (a, b)
+        )
+        assert not reader.failures
+    cut = whole.crop(b)
+    assert np.array_equal(cut.data, part.data)
+    assert np.array_equal(cut.observations, part.observations)
+
+
+@pytest.fixture(scope="module")
+def radar(tmp_path_factory: pytest.TempPathFactory) -> SceneList:
+    """Three scenes, half a pixel beside each other; over water most power is negative, as when noise is subtracted."""
+    random = np.random.default_rng(5)
+    scenes = []
+    for k in range(3):
+        power = random.exponential(0.05, (60, 60))
+        power[:, 20:] -= 0.1
+        layers = {b: Layer(power.astype(np.float32), 10.0, BORDER[0] + 5 * k, BORDER[1]) for b in ("vv", "vh")}
+        scenes.append(StacScene(f"radar{k}", f"2024-05-0{k + 1}", layers, None, {"platform": "sentinel-1a"}))
+    return open_scenes(write_catalogue(tmp_path_factory.mktemp("radar"), scenes), ["sentinel1"])
+
+
 def _inside(box: PixelBox, share: tuple[float, float, float, float]) -> PixelBox:
     left, top = int(share[0] * (box.width - 1)), int(share[1] * (box.height - 1))
     width = 1 + int(share[2] * (box.width - left - 1))

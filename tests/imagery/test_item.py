@@ -49,6 +49,13 @@ def test_products_that_the_encoders_do_not_know_are_refused_with_the_reason(
     assert "Refused: item x" in str(caught.value)
 
 
+def test_an_rtc_scene_names_the_product_it_was_made_of(tmp_path: Path) -> None:
+    """Items of the Planetary Computer's sentinel-1-rtc carry sar:product_type GRD."""
+    name = "S1A_IW_GRDH_1SDV_20240505T054321_20240505T054346_053727_068688_rtc"
+    scene = StacScene(name, "2024-05-05", {"vv": POWER}, None, {"platform": "SENTINEL-1A", "sar:product_type": "GRD"})
+    assert [s.id for s in open_scenes(write_catalogue(tmp_path, [scene]), ["sentinel1"]).scenes] == [name]
+
+
 def test_a_refused_item_does_not_hide_the_others(tmp_path: Path) -> None:
     good = {"platform": "landsat-8", "landsat:correction": "L1TP"}
     scenes = [

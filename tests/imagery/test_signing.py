@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ from rasters import LEFT, TOP, StacScene, open_scenes, sentinel2_layers, write_c
 from shapely.geometry import box
 from stacsite import Site, serve
 
-from olmoearth_core.errors import ImageryError
+from olmoearth_core.errors import ImageryError, TransientError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.access import Access
@@ -98,6 +99,17 @@ def test_a_token_stands_in_no_file_and_no_message(site: Site, tmp_path: Path) ->
     assert "does not let us read it (HTTP status 403)" in failures[0].reason
     scenes.write(tmp_path / "list.json")
     assert "secret" not in (tmp_path / "list.json").read_text() + str(failures)
+
+
+def test_a_token_stands_in_no_traceback(site: Site, tmp_path: Path) -> None:
+    scenes = found(site)
+    with AssetReader(access=HASTY) as reader:
+        signed = reader._fetcher._signer.url(scenes.address(scenes.scenes[0], scenes.scenes[0].assets["B02"]))
+        assert "secret" in signed
+        reader._fetcher._signer.url = lambda _address: signed.replace(site.url, "http://127.0.0.1:9")  # type: ignore[method-assign]
+        with pytest.raises(TransientError) as caught:
+            reader.header(scenes.address(scenes.scenes[0], scenes.scenes[0].assets["B02"]))
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_server_without_tokens_costs_the_asset_and_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

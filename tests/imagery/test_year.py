@@ -55,8 +55,9 @@ def s1(month: int, name: str, vv: np.ndarray | float, vh: np.ndarray | float = 0
         for band, value in (("vv", vv), ("vh", vh))
     }
     fields = {"raster:bands": [{"unit": unit}]} if unit else {}
-    about = {"platform": "sentinel-1a", "sar:product_type": "RTC"}
-    return StacScene(name, DAYS[month], layers, cloud_cover=None, properties=about, asset_fields=fields)
+    about = {"platform": "sentinel-1a", "sar:product_type": "GRD"}
+    # as the Planetary Computer has it: the product is the one that the RTC was made of, the id ends in _rtc
+    return StacScene(f"{name}_rtc", DAYS[month], layers, cloud_cover=None, properties=about, asset_fields=fields)
 
 
 def landsat(month: int, name: str, red: int, qa: np.ndarray | int = 1 << 6) -> StacScene:
@@ -117,7 +118,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Cube], lis
     folder = tmp_path_factory.mktemp("year")
     catalogue = write_catalogue(folder, scenes)
     for band in ("vv", "vh"):  # no nodata value is declared for radar: what is no power says so itself
-        assert (folder / "s1 gaps" / f"{band}.tif").exists()
+        assert (folder / "s1 gaps_rtc" / f"{band}.tif").exists()
     (folder / "s2 lost" / "B05.tif").unlink()
     bands = {"sentinel2_l2a": ["B02", "B05"], "sentinel1": ["vv", "vh"], "landsat": ["B4"]}
     listed = open_scenes(catalogue, list(bands))

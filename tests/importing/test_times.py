@@ -45,7 +45,8 @@ def test_the_order_in_which_dates_are_looked_for(tmp_path: Path) -> None:
     )
     assert moment_of(path, tmp_path, tags, {}) == MAY
     assert moment_of(tmp_path / "B02.tif", tmp_path, tags, {}) == datetime(2021, 1, 1, tzinfo=UTC)
-    assert moment_of(tmp_path / "B02.tif", tmp_path, {}, {}) is None
+    written = {"TIFFTAG_DATETIME": tags["TIFFTAG_DATETIME"]}  # when the file was written, not when the scene was taken
+    assert moment_of(tmp_path / "B02.tif", tmp_path, written, {}) is None
 
 
 def test_a_table_of_dates(tmp_path: Path) -> None:

@@ -187,15 +187,19 @@ def test_splits_in_time(tmp_path: Path) -> None:
     assert labels_json(open_dataset(result.folder))["leakage"]["shared_imagery"] == 0
 
 
-def test_splits_in_time_that_show_the_same_days_are_told(tmp_path: Path) -> None:
-    days = [DATE, "2024-05-11"]
+def test_training_windows_that_show_the_days_of_the_test_are_left_out(tmp_path: Path) -> None:
+    days = ["2024-03-01", DATE, "2024-05-11"]
     scenes = [clear_scene(day, day, seed=k) for k, day in enumerate(days)]
     changes = {
         "dataset.split": {"kind": "time", "test_from": "2024-05-05"},
         "imagery.framing": {"kind": "point_in_time", "days": 30},
     }
     result = run_to_dataset(write_shore(tmp_path, changes, scenes=scenes, labels=halves(*days)))
-    assert any("no place is seen on the same days in two splits" in w for w in result.manifest.summary["warnings"])
+    dataset = open_dataset(result.folder)
+    assert {str(day) for day in dataset.windows["date"][dataset.indices("train")]} == {"2024-03-01"}
+    assert labels_json(dataset)["leakage"]["shared_imagery"] == 0
+    (reason,) = result.manifest.summary["left_out"]
+    assert reason.startswith("shows ground and days that a window of another split shows as well")
 
 
 def write_named(path: Path, splits: list[str]) -> None:
