@@ -127,9 +127,10 @@ def main() -> None:
         [[name, f"{w['bytes']:,}", f"{w['ratio']:.4f}", str(w["requests"])] for name, w in found["ways"].items()],
     )
     text = (
-        f"{told['count']} scattered windows of {told['pixels']} px on a COG of {found['cog']['pixels']} px behind http: "
-        f"bytes sent over those of the {told['blocks_touched']} blocks touched and the header. The goal: at most 1.3. Its "
-        f"blocks fit the reader's memory: what a working set that does not fit costs is not seen here.\n\n{table}"
+        f"{told['count']} scattered windows of {told['pixels']} px on a COG of {found['cog']['pixels']} px behind "
+        f"http: bytes sent over those of the {told['blocks_touched']} blocks touched and the header. The goal: at "
+        "most 1.3. Its blocks fit the reader's memory: what a working set that does not fit costs is not seen here."
+        f"\n\n{table}"
     )
     harness.put_section("fetch", "Fetching", text)
     print(json.dumps(found, indent=2))
