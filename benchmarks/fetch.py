@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import rasterio
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE), str(HERE.parent / "tests")]
+import harness
 from stacsite import Site, serve
 
 from olmoearth_core.imagery.blocks import blocks_of

@@ -114,6 +114,14 @@ def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> li
         bands={m: available_bands(scenes, m) for m in modalities},
         dtypes={m: get_modality(m).dtype for m in modalities},
     )
+    for name, bands in layout.bands.items():
+        mine = [scene for scene in scenes.scenes if scene.modality == name]
+        if poor := [scene for scene in mine if not set(bands) <= scene.assets.keys()]:
+            lacking = sorted({band for scene in poor for band in set(bands) - scene.assets.keys()})
+            run.progress.note(
+                f"{len(poor)} of {len(mine)} scenes of {name} are not used: they lack {', '.join(lacking)}, "
+                "which others have"
+            )
     cubes = create_cubes(run.out / CUBES, layout, len(windows))
     with AssetReader(run.meter, keep_open=THREADS * 24) as reader:
         composer = Composer(run.project, labels, scenes, layout, reader)

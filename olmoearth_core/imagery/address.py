@@ -6,6 +6,7 @@ import os
 import posixpath
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 
 def is_url(address: str) -> bool:
@@ -31,6 +32,8 @@ class Address(str):
 
 def join(file: str, href: str) -> str:
     """`href` as it stands in `file`, made absolute: a URL or a path is kept, the rest starts at the file's folder."""
+    if href.startswith("file://"):
+        return url2pathname(urlsplit(href).path)
     if is_url(href):
         return href
     if not is_url(file):

@@ -247,7 +247,7 @@ def _preferred(item: Json, preset: Preset) -> Json:
 
 
 def _is_api(node: Json) -> bool:
-    return any(link.get("rel") == "search" for link in node.get("links", []) if isinstance(link, dict))
+    return any(link.get("rel") == "search" for link in node.get("links") or [] if isinstance(link, dict))
 
 
 def _is_catalogue(node: Json) -> bool:

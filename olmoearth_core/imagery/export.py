@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from pyproj.exceptions import ProjError
 from rasterio.io import MemoryFile
 
+from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery import clouds
@@ -63,7 +65,7 @@ class _Asset:
     @property
     def file(self) -> str:
         """Path below the export."""
-        return f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.scene.id)}/{self.name}.tif"
+        return f"{_folder(self.scene.modality, self.scene.id)}/{self.name}.tif"
 
 
 def export(run: StageRun) -> dict[str, Any]:
@@ -123,29 +125,27 @@ def _assets_to_copy(run: StageRun, scenes: SceneList, windows: Sequence[Training
     return assets
 
 
-def _copy_all(run: StageRun, scenes: SceneList, assets: Sequence[_Asset]) -> tuple[set[tuple[str, str]], list[Failure]]:
-    """Copy `assets`, many at once -> (scene id, name) of those that are in the export, and what failed."""
-    copied = set()
+def _copy_all(run: StageRun, scenes: SceneList, assets: Sequence[_Asset]) -> tuple[set[str], list[Failure]]:
+    """Copy `assets`, many at once -> files of those that are in the export, and what failed."""
+    copied: set[str] = set()
     needs = _Needs()
     with (
         AssetReader(run.meter, keep_open=THREADS, access=access_of(run.project)) as reader,
         ThreadPoolExecutor(THREADS, thread_name_prefix="export") as pool,
         run.progress.bar("copy assets", len(assets)) as advance,
     ):
-        futures = {
-            pool.submit(
-                _copy, scenes.address(asset.scene, asset.href), run.out / asset.file, asset, reader, needs
-            ): asset
-            for asset in assets
-        }
+        futures = {pool.submit(_copy, scenes, run.out / asset.file, asset, reader, needs): asset for asset in assets}
         try:
             for future in as_completed(futures):
                 asset = futures[future]
                 try:
                     if future.result():
-                        copied.add((asset.scene.id, asset.name))
+                        copied.add(asset.file)
                 except ImageryError as error:
                     reader.lost(asset.scene.id, asset.name, error)
+                except (ValueError, ProjError) as error:  # an address that is none; a CRS that leads nowhere
+                    told = ImageryError(f"cannot be used ({type(error).__name__}: {error})")
+                    reader.lost(asset.scene.id, asset.name, told)
                 advance(1)
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -153,10 +153,11 @@ def _copy_all(run: StageRun, scenes: SceneList, assets: Sequence[_Asset]) -> tup
         return copied, reader.failures
 
 
-def _copy(address: str, target: Path, asset: _Asset, reader: AssetReader, needs: _Needs) -> bool:
+def _copy(scenes: SceneList, target: Path, asset: _Asset, reader: AssetReader, needs: _Needs) -> bool:
     """Copy the needed blocks of one asset; False where no window needs any."""
     if target.exists():
         return True
+    address = scenes.address(asset.scene, asset.href)
     header = reader.header(address)
     check_place(asset.scene.bbox, header.grid)
     blocks = needs.blocks(header, asset.boxes, asset.method)
@@ -209,12 +210,21 @@ def _block_shape(header: Header) -> tuple[int, int]:
     return header.block if height % 16 == 0 and width % 16 == 0 else (BLOCK, BLOCK)
 
 
-def _kept_scenes(scenes: SceneList, copied: set[tuple[str, str]]) -> tuple[Scene, ...]:
+def _folder(modality: str, scene: str) -> str:
+    """The folder of a scene's copies: its own name where that is a plain one, and never that of another scene."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", scene)[:80].lstrip(".")
+    if plain == scene and modality == "sentinel2_l2a":
+        return plain
+    return f"{plain}-{sha256_json([modality, scene])[:12]}"
+
+
+def _kept_scenes(scenes: SceneList, copied: set[str]) -> tuple[Scene, ...]:
     """The scenes with what was copied of them. One that lost its classification is left out: its clouds would show."""
     kept = []
     for scene in scenes.scenes:
-        assets = {band: _Asset(scene, band, "", ()).file for band in scene.assets if (scene.id, band) in copied}
-        mask = _Asset(scene, MASK, "", ()).file if (scene.id, MASK) in copied else None
+        files = {name: _Asset(scene, name, "", ()).file for name in (*scene.assets, MASK)}
+        assets = {band: files[band] for band in scene.assets if files[band] in copied}
+        mask = files[MASK] if files[MASK] in copied else None
         if assets and (scene.mask is None) == (mask is None):
             kept.append(replace(scene, assets=assets, mask=mask))
     return tuple(kept)

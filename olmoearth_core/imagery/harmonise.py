@@ -13,13 +13,16 @@ Sources: https://sentiwiki.copernicus.eu/web/s2-processing, https://github.com/E
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from olmoearth_core.errors import CatalogueError
+from olmoearth_core.errors import CatalogueError, WrongProductError
 
 OFFSET = 1000
+MOST = 10_000
+"""Offsets beyond this are no offsets of reflectance."""
 FIRST_BASELINE = 4.0
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
@@ -34,6 +37,7 @@ def sentinel2_offset(item: dict[str, Any], assets: Iterable[str]) -> tuple[int, 
 
     Raises:
         CatalogueError: its assets declare different offsets.
+        WrongProductError: they declare one that Sentinel-2 does not have.
     """
     properties = item["properties"]
     baseline = _baseline(item)
@@ -49,6 +53,10 @@ def sentinel2_offset(item: dict[str, Any], assets: Iterable[str]) -> tuple[int, 
         )
     if declared:
         (value,) = declared
+        if not 0 <= value <= MOST:
+            raise WrongProductError(
+                f"item {item['id']}: its assets declare an offset of {-value}; Sentinel-2 has 0 or -{OFFSET}"
+            )
         return value, f"the assets declare an offset of {-value}"
     if baseline is None:
         return 0, "neither an offset nor a processing baseline is given; none is assumed"
@@ -63,12 +71,20 @@ def _by_baseline(baseline: float | None, why: str) -> tuple[int, str]:
 
 def _declared(asset: dict[str, Any]) -> int | None:
     """The offset to subtract that an asset declares, as a whole number of stored units."""
-    for holder in (*asset.get("raster:bands", []), *asset.get("bands", []), asset):
+    for holder in holders(asset):
         for prefix in ("", "raster:"):
             offset, scale = holder.get(f"{prefix}offset"), holder.get(f"{prefix}scale", asset.get("raster:scale"))
             if isinstance(offset, int | float):
-                return round(-offset / (scale if isinstance(scale, int | float) and scale else 1))
+                stored = -offset / (scale if isinstance(scale, int | float) and scale else 1)
+                return round(stored) if math.isfinite(stored) else None
     return None
+
+
+def holders(asset: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where an asset may say something of its values: its bands, under both names that STAC gives them, and itself."""
+    listed = [asset.get(key) for key in ("raster:bands", "bands")]
+    bands = [band for bands in listed if isinstance(bands, list) for band in bands if isinstance(band, dict)]
+    return [*bands, asset]
 
 
 def _baseline(item: dict[str, Any]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 from olmoearth_core.errors import CatalogueError, WrongProductError
 from olmoearth_core.imagery.address import join, relative
 from olmoearth_core.imagery.catalogue import FoundItem
-from olmoearth_core.imagery.harmonise import sentinel2_offset
+from olmoearth_core.imagery.harmonise import holders, sentinel2_offset
 from olmoearth_core.imagery.modality import Modality
 from olmoearth_core.imagery.scene import Scene, Stored
 
@@ -42,18 +42,22 @@ def make_scene(found: FoundItem, modality: Modality, catalogue: str) -> Scene | 
     west, south, east, north = _flat(item["bbox"])
 
     def address(asset: str) -> str:
-        return relative(join(found.href, item["assets"][asset]["href"]), catalogue)
+        href = item["assets"][asset]["href"]
+        if not isinstance(href, str) or "\0" in href:
+            raise WrongProductError(f"item {item['id']}: asset {asset} has the address {href!r}, which is none")
+        return relative(join(found.href, href), catalogue)
 
     return Scene(
         id=str(item["id"]),
         modality=modality.name,
         collection=item.get("collection"),
         datetime=_datetime(item),
-        cloud_cover=_number(properties.get("eo:cloud_cover")),
+        cloud_cover=_per_cent(properties.get("eo:cloud_cover")),
         assets={band: address(name) for band, name in names.items()},
         mask=None if mask is None else address(mask),
         stored=stored,
         offset=offset,
+        nodata=_nodata(item, names.values()),
         reason=reason,
         bbox=(west, south, east, north),
     )
@@ -101,7 +105,7 @@ def _backscatter(item: Json, assets: Sequence[str]) -> tuple[Stored, str]:
 
 
 def _units(asset: Json) -> Iterable[str]:
-    for holder in (*asset.get("raster:bands", []), *asset.get("bands", []), asset):
+    for holder in holders(asset):
         for key in ("unit", "raster:unit"):
             if isinstance(unit := holder.get(key), str):
                 yield unit.lower()
@@ -147,12 +151,12 @@ def _datetime(item: Json) -> dt.datetime:
     text = item["properties"].get("datetime") or item["properties"]["start_datetime"]
     try:
         moment = dt.datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    except (TypeError, ValueError, OverflowError):
         raise CatalogueError(
             f"item {item['id']}: datetime {text!r} is none; allowed is ISO 8601, as in 2024-05-01T10:40:00Z. "
             "Correct the catalogue"
         ) from None
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
 def _flat(bbox: Sequence[float]) -> tuple[float, float, float, float]:
@@ -161,5 +165,20 @@ def _flat(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     return float(west), float(south), float(east), float(north)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _per_cent(value: Any) -> float | None:
+    """A share in per cent; None where it is none (-1 stands for "not computed" in Landsat's items)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        return None
+    return float(value)
+
+
+def _nodata(item: Json, assets: Iterable[str]) -> float | None:
+    """What the assets' metadata declares as nodata, where all that declare one agree on it, and it is not 0."""
+    declared = {
+        float(holder[key])
+        for name in assets
+        for holder in holders(item["assets"][name])
+        for key in ("nodata", "raster:nodata")
+        if isinstance(holder.get(key), int | float)
+    }
+    return declared.pop() if len(declared) == 1 and 0 not in declared else None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from olmoearth_core.errors import ImageryError
 from olmoearth_core.grid import PixelBox
@@ -154,14 +155,17 @@ class _Sampler:
 
     def _read(self, scene: Scene, asset: str, href: str, method: Method) -> tuple[Plan, Pixels] | None:
         """The part of an asset that fills the box, and how; None where it does not touch it."""
-        address = self._scenes.address(scene, href)
         try:
+            address = self._scenes.address(scene, href)
             grid = self._reader.header(address).grid
             check_place(scene.bbox, grid)
             how = self._plan(grid, method)
             return None if how is None else (how, self._reader.read(address, how.window))
         except ImageryError as error:
             self._reader.lost(scene.id, asset, error)
+            raise _LostError from error
+        except (ValueError, ProjError) as error:  # an address that is none; a CRS that leads nowhere
+            self._reader.lost(scene.id, asset, ImageryError(f"cannot be used ({type(error).__name__}: {error})"))
             raise _LostError from error
 
     def _plan(self, source: SourceGrid, method: Method) -> Plan | None:

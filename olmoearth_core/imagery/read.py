@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import FilePath
 
@@ -241,6 +242,8 @@ class _Dataset:
             self.close()
             raise ImageryError(f"{_short(address)}: has no coordinate reference system")
         self.header = self._read_header()
+        flags = self._dataset.mask_flag_enums[0]
+        self._masked = MaskFlags.per_dataset in flags  # a mask beside or inside the file, or an alpha band
 
     @property
     def remote(self) -> bool:
@@ -278,6 +281,8 @@ class _Dataset:
             pixels: NDArray[Any] = self._dataset.read(1, window=window.to_rasterio())
             if self._file:
                 self._file.forget()
+        if self._masked:
+            pixels[self._dataset.read_masks(1, window=window.to_rasterio()) == 0] = 0
         nodata = self.header.nodata
         if nodata is not None and nodata != 0:
             pixels[np.isnan(pixels) if np.isnan(nodata) else pixels == nodata] = 0

@@ -6,6 +6,7 @@ own, and takes more bytes than it needs. Here a request either gives all bytes o
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -99,12 +100,16 @@ class Fetcher:
             return self._access.patiently(lambda: self._with_permission(address, start, stop))
         except TransientError as error:
             raise TransientError(
-                f"{address.split('?')[0]}: cannot be read at the moment: {error} ({self._access.attempts} attempts). "
+                f"{_shown(address)}: cannot be read at the moment: {error} ({self._access.attempts} attempts). "
                 "Finished work is kept; the same command goes on."
             ) from error
 
     def _with_permission(self, address: str, start: int, stop: int) -> tuple[bytes, int]:
         """One attempt; a permission that is refused is asked for once more, as it may have expired."""
+        if urlsplit(address).scheme not in ("http", "https", "s3"):
+            raise ImageryError(
+                f"{_name(address)}: its address begins with {address.split('://')[0]}://, not https or s3"
+            )
         for last in (False, True):
             url = self._signer.url(address)
             answer = self._request(url, address, start, stop)
@@ -311,6 +316,11 @@ def _content_range(answer: Any, name: str) -> tuple[int, int, int]:
         return int(first), int(last), int(size)
     except ValueError as error:
         raise ImageryError(f"{name}: its server does not say which part of the file it sends ({told!r})") from error
+
+
+def _shown(address: str) -> str:
+    """An address without what may be secret in it."""
+    return re.sub(r"//[^/@]*@", "//", address.split("?")[0])
 
 
 def _name(address: str) -> str:

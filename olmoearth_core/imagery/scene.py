@@ -49,6 +49,8 @@ class Scene:
     """Which metadata decided `stored` and `offset`."""
     bbox: tuple[float, float, float, float]
     """West, south, east, north in degrees; west > east where it crosses the antimeridian."""
+    nodata: float | None = None
+    """What the catalogue declares as nodata besides 0 and what the files say themselves."""
     acquisition: str = ""
     """Scenes of one acquisition are parts of one look at the ground (neighbouring tiles of one overpass): where they
     overlap, a pixel was observed once. Empty for a scene that is alone (older lists do not say)."""
@@ -84,6 +86,7 @@ class Scene:
             "offset": self.offset,
             "reason": self.reason,
             "bbox": list(self.bbox),
+            **({} if self.nodata is None else {"nodata": self.nodata}),
             **({"acquisition": self.acquisition} if self.acquisition else {}),
         }
 
@@ -104,6 +107,7 @@ class Scene:
             offset=int(value["offset"]),
             reason=str(value["reason"] if "reason" in value else value["offset_reason"]),  # lists of version 1
             bbox=(west, south, east, north),
+            nodata=value.get("nodata"),
             acquisition=str(value.get("acquisition", "")),
         )
 

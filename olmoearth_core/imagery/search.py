@@ -190,6 +190,9 @@ def _in_place_and_time(
         except WrongProductError as error:
             left.refused.append(str(error))
             continue
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+            left.refused.append(f"item {one.item.get('id')!r:.80}: is malformed ({type(error).__name__}: {error})")
+            continue
         if scene is None:
             left.of_modality += 1
         elif not footprint_of(one.item).intersects(query.area):

@@ -28,6 +28,8 @@ def linear(stored: Pixels, scene: Scene, modality: Modality) -> Pixels:
         ImageryError: the asset holds other numbers than the item says.
     """
     dtype = np.dtype(modality.dtype)
+    if scene.nodata is not None:
+        stored = np.where(stored == scene.nodata, stored.dtype.type(0), stored)
     if scene.stored == "numbers":
         return _numbers(stored, scene.offset, dtype)
     values = stored.astype(dtype)

@@ -121,6 +121,8 @@ def agreement(samples: Samples, classes: tuple[str, ...]) -> Agreement:
     enough = np.flatnonzero(counts >= MIN_PIXELS)
     if len(enough) < 2:
         return Agreement(None, (0, 0), None, ())
+    if not (samples.pixels[known].astype(np.float64).std(axis=0) > STILL).any():
+        return Agreement(None, (0, 0), None, ())  # imagery that is the same everywhere tells nothing
     components = _components(samples.pixels, known)
     still, shift, moved = _best_shift(components, samples)
     return Agreement(
@@ -131,11 +133,15 @@ def agreement(samples: Samples, classes: tuple[str, ...]) -> Agreement:
     )
 
 
+STILL = 1e-9
+"""Spread below which a band does not vary."""
+
+
 def _components(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(N, H, W, C) float64, principal components of the known pixels, each with unit variance."""
     flat = pixels[known].astype(np.float64)
     mean, spread = flat.mean(axis=0), flat.std(axis=0)
-    varies = spread > 1e-9
+    varies = spread > STILL
     values, vectors = np.linalg.eigh(
         np.cov(((flat - mean) / np.where(varies, spread, 1))[:, varies].T).reshape(varies.sum(), -1)
     )

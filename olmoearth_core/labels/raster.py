@@ -175,6 +175,8 @@ def open_raster(path: Path, source: str, values: ValueMap) -> LabelRaster:
                 height, width = file.shape
     except (RasterioError, OSError) as error:
         raise LabelError(f"{source}: not a raster that can be read ({error}). Give a GeoTIFF.") from error
+    if not np.isfinite(tuple(transform)[:6]).all() or abs(transform.determinant) < 1e-12:
+        raise LabelError(f"{source}: its transform {tuple(transform)[:6]} places it nowhere. Export it anew.")
     if not crs or transform.is_identity:
         raise LabelError(f"{source}: does not say where it lies (no {'CRS' if not crs else 'transform'}).")
     if bands != 1 or dtype.kind not in "iuf":

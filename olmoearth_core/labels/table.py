@@ -95,7 +95,10 @@ def _read_columns(path: Path, source: str) -> tuple[dict[str, np.ndarray], list[
         ) from error
     if doubled := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
         raise LabelError(f"{source}: the column {', '.join(doubled)} is there more than once. Name each once.")
-    if table.num_rows == 0 and not problems:
+    if table.num_rows == 0 and problems:
+        more = f" ({len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise LabelError(f"{source}: {problems[0].message}{more}. Give every row the columns of the head.")
+    if table.num_rows == 0:
         raise LabelError(f"{source}: holds no rows. Add labels to it or take it out of project.yaml.")
     text = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
     return {name.strip(): text[name].to_numpy() for name in text.column_names}, problems
