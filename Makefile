@@ -37,6 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt s2cloudless  # its model, not its web client
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $@
 
@@ -45,6 +46,7 @@ lock:  ## renew constraints.txt: resolve pyproject.toml afresh in an environment
 	build/lock/bin/pip install --quiet $(TORCH)
 	build/lock/bin/pip install --quiet ".[dev]"
 	build/lock/bin/pip check
+	build/lock/bin/pip install --quiet --no-deps s2cloudless
 	build/lock/bin/pip freeze --exclude olmoearth-platform > constraints.txt
 
 reservoir: $(INSTALLED)  ## the reference project on real data: needs OLMOEARTH_TEST_DATA

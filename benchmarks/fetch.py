@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent / "tests")]
+sys.path.extend(str(Path(__file__).resolve().parents[1] / name) for name in ("benchmarks", "tests"))
 import harness
 from stacsite import Site, serve
 
