@@ -240,7 +240,17 @@ def store(compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     weed = Path(sys.executable).with_name("weed")
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [weed, *command, *ports, f"-s3.port={port}", "-master.volumeSizeLimitMB=64"], stdout=log, stderr=log
+            [
+                weed,
+                *command,
+                *ports,
+                f"-s3.port={port}",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+                "-master.volumeSizeLimitMB=64",
+            ],
+            stdout=log,
+            stderr=log,
         )
         try:
             yield _until_healthy(f"http://127.0.0.1:{port}", compose, server, folder / "log")
