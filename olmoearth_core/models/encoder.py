@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, check
@@ -80,6 +82,8 @@ class Encoder(nn.Module, ABC):
     """"fp32" or "bf16", as resolved when it was loaded."""
     origin: Origin
     """Where its weights come from, with licence and restrictions."""
+    checkpointing: bool = False
+    """While training, compute activations again for the gradient instead of keeping them."""
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +99,7 @@ class Encoder(nn.Module, ABC):
         patch_size: int,
         resolution: float = 10.0,
         bands: Mapping[str, Sequence[str]] | None = None,
+        seeds: NDArray[np.int64] | None = None,
     ) -> Features:
         """Encode a batch. Values are physical; normalisation happens inside.
 
@@ -111,6 +116,7 @@ class Encoder(nn.Module, ABC):
             resolution: metres per pixel.
             bands: by modality, the bands supplied, in the order of C; all in official order where not given. Absent
                 ones are zero after normalisation (v1: the raw values of the nearest wavelength).
+            seeds: (B,) for training with stochastic depth: what a sample is left without follows from its seed alone.
 
         Raises:
             EncoderInputError: anything above that does not hold, before compute is spent.
@@ -118,7 +124,7 @@ class Encoder(nn.Module, ABC):
         batch = check(
             inputs, dates, valid, bands, patch_size=patch_size, resolution=resolution, allowed=self.modalities
         )
-        return self._encode(batch)
+        return self._encode(batch if seeds is None else replace(batch, seeds=np.asarray(seeds, np.int64)))
 
     forward = encode
 

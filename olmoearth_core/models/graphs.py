@@ -28,10 +28,10 @@ class GraphedTransform:
         self.eager = encoder.transform
         self.captured: dict[Groups, tuple[Any, Tensor, Tensor | None, Tensor]] = {}
 
-    def __call__(self, x: Tensor, groups: Groups, where: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, groups: Groups, where: Tensor | None, chance: Tensor | None = None) -> Tensor:
         """As `OlmoEarth.transform`."""
-        if x.device.type != "cuda" or torch.is_grad_enabled():
-            return self.eager(x, groups, where)
+        if x.device.type != "cuda" or torch.is_grad_enabled() or chance is not None:
+            return self.eager(x, groups, where, chance)
         if groups not in self.captured:
             self.captured[groups] = self._capture(x, groups, where)
         graph, x_in, where_in, out = self.captured[groups]

@@ -11,7 +11,7 @@ from olmoearth_core.models.encoder import Encoder, Features
 from olmoearth_core.models.origin import Origin
 from olmoearth_core.models.pooler import LocationPooler
 from olmoearth_core.models.tokenizer import Tokenizer
-from olmoearth_core.models.transformer import Attention, Block
+from olmoearth_core.models.transformer import Attention, Block, Groups, chances, run_blocks
 
 DROP_PATH = 0.1
 """Stochastic depth of every block, in training mode only."""
@@ -40,13 +40,15 @@ class OlmoEarth(Encoder):
         if not layout.plain:
             rows = torch.as_tensor(layout.embedded, device=x.device)
             x, where = x[rows], where[rows] if where is not None else None
-        x = self.transform(x, layout.groups, where)  # (M, D): packed, only tokens that are present
+        chance = None
+        if batch.seeds is not None:
+            chance = chances(batch.seeds[layout.samples].tolist(), len(self.blocks), x.device)
+        x = self.transform(x, layout.groups, where, chance)  # (M, D): packed, only tokens that are present
         return self._unpack(x, batch, layout, where)
 
-    def transform(self, x: Tensor, groups: tuple[tuple[int, int], ...], where: Tensor | None) -> Tensor:
+    def transform(self, x: Tensor, groups: Groups, where: Tensor | None, chance: Tensor | None = None) -> Tensor:
         """The transformer: packed tokens (M, D) fp32 with positions (M, 3) or None -> (M, D) fp32."""
-        for block in self.blocks:
-            x = block(x, groups, where)
+        x = run_blocks(self.blocks, x, groups, where, chance=chance, checkpointing=self.checkpointing)
         out: Tensor = self.norm(x)
         return out
 
