@@ -19,7 +19,7 @@ from pathlib import Path
 import harness
 import numpy as np
 
-from olmoearth_core.dataset.cubes import Composed, Layout, create_cubes, open_cubes
+from olmoearth_core.dataset.cubes import Composed, Layout, TaskLayout, Truth, create_cubes, open_cubes
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.cube import Cube
 
@@ -79,11 +79,12 @@ def _window(size: int, seed: int) -> Composed:
         dates,
         box,
     )
-    return Composed({"sentinel2_l2a": cube}, np.zeros((size, size), np.uint8))
+    return Composed({"sentinel2_l2a": cube}, {"main": Truth(np.zeros((size, size), np.uint8))})
 
 
 def _write(folder: Path, size: int, count: int) -> None:
-    layout = Layout(GRID, size, STEPS, ("a", "b"), {"sentinel2_l2a": BANDS}, {"sentinel2_l2a": "uint16"})
+    tasks = {"main": TaskLayout("segmentation", ("a", "b"))}
+    layout = Layout(GRID, size, STEPS, tasks, {"sentinel2_l2a": BANDS}, {"sentinel2_l2a": "uint16"})
     cubes = create_cubes(folder / "cubes.zarr", layout, count)
     for first in range(0, count, layout.shard_windows):
         cubes.write_shard(first, [_window(size, k) for k in range(first, min(first + layout.shard_windows, count))])

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from olmoearth_core.errors import ProjectError
-from olmoearth_core.framing import Framing
-from olmoearth_core.labels.values import Value, ValueMap, as_list
-from olmoearth_core.section import Date, Section
+from olmoearth_core.labels.values import ValueMap
+from olmoearth_core.project_imagery import AccessConfig, ImageryConfig
+from olmoearth_core.project_labels import (
+    MAX_CLASSES,
+    AuxiliaryConfig,
+    ClassConfig,
+    LabelsConfig,
+    SamplingConfig,
+    TaskConfig,
+    labels_fit,
+)
 from olmoearth_core.project_training import AugmentConfig, TrainingConfig
+from olmoearth_core.section import Date, Name, Section
 from olmoearth_core.sentences import sentences
 from olmoearth_core.settings_file import read_settings
 
+__all__ = [
+    "MAX_CLASSES",
+    "PROJECT_FILE",
+    "AccessConfig",
+    "AugmentConfig",
+    "AuxiliaryConfig",
+    "ClassConfig",
+    "DatasetConfig",
+    "ImageryConfig",
+    "LabelsConfig",
+    "MapConfig",
+    "ModelConfig",
+    "Project",
+    "ProjectConfig",
+    "RetrainingConfig",
+    "SamplingConfig",
+    "SplitConfig",
+    "TaskConfig",
+    "TrainingConfig",
+    "load_project",
+    "parse_project",
+]
+
 PROJECT_FILE = "project.yaml"
-MAX_CLASSES = 250
-"""Classes are uint8 in targets and maps; 251 to 255 are kept for nodata and the ignore index."""
-
-
-def _color(value: str) -> str:
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-        raise ValueError(f"'{value}' is no colour; allowed is #rrggbb, for example '#2c7fb8'")
-    return value.lower()
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    if doubled := sorted({value for value in values if values.count(value) > 1}):
-        raise ValueError(f"{', '.join(doubled)} stands more than once")
-    return values
-
-
-def _catalogue(value: Any) -> str | dict[str, str]:
-    names = value.values() if isinstance(value, dict) and value else [value]
-    if not all(isinstance(name, str) and name for name in names):
-        raise ValueError(
-            f"expected the name, URL or path of a catalogue, or one for each modality, found {value!r}; "
-            "an example is {sentinel2_l2a: earth-search}"
-        )
-    return value  # type: ignore[no-any-return]
-
-
-def _collections(value: Any) -> list[str] | dict[str, list[str]]:
-    lists = value.values() if isinstance(value, dict) else [value]
-    if not all(isinstance(ids, list) and all(isinstance(name, str) and name for name in ids) for ids in lists):
-        raise ValueError(f"expected a list of collections, or such a list for each modality, found {value!r}")
-    return value  # type: ignore[no-any-return]
 
 
 def _cron(value: str) -> str:
@@ -69,148 +61,6 @@ def _cron(value: str) -> str:
     except CronSimError as error:
         raise ValueError(f"'{value}' is no cron expression ({error}); an example is '0 4 1 * *'") from error
     return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", value):
-        raise ValueError(f"'{value}' cannot be a name; allowed are lower-case letters, digits, '-' and '_', up to 63")
-    return value
-
-
-class ClassConfig(Section):
-    """One class of the map."""
-
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-    color: Annotated[str, AfterValidator(_color)]
-
-
-class TaskConfig(Section):
-    """What is predicted."""
-
-    kind: Literal["segmentation"] = "segmentation"
-    classes: list[ClassConfig] = Field(min_length=2, max_length=MAX_CLASSES)
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> TaskConfig:
-        names = [c.name for c in self.classes]
-        if doubled := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"class names must differ; {', '.join(doubled)} stands more than once")
-        return self
-
-    @property
-    def class_names(self) -> list[str]:
-        """Class names; a class's index here is its value in targets and maps."""
-        return [c.name for c in self.classes]
-
-
-class SamplingConfig(Section):
-    """Which of the labelled windows are used, where there are more than are wanted (labels/sampling.py)."""
-
-    max_per_class: int | None = Field(None, ge=1)
-    """Windows kept for each class; a window with several classes counts for the rarest of them."""
-    max_windows: int | None = Field(None, ge=1)
-    """Windows kept in all, each class in turn giving one."""
-    near: float | None = Field(None, gt=0)
-    """Metres. Of a class's windows, those that hold or lie this near to another class are kept first: the hard ones."""
-    seed: int = 0
-
-
-class LabelsConfig(Section):
-    """Where the labels are and how to read them."""
-
-    files: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_distinct)]
-    """Vector files, CSV tables and GeoTIFFs, relative to the project folder."""
-    crs: str | None = None
-    """CRS of the coordinates in CSV tables; longitude and latitude (EPSG:4326) when not given."""
-    class_property: str = "class"
-    classes: dict[str, Annotated[list[Value], BeforeValidator(as_list)]] = Field(default_factory=dict)
-    """Class -> the values of property or raster that mean it, where they are not the class's own name: one or a list
-    of words, numbers and ranges ("0-30" or "0..30", both ends in it; "30.." has no end)."""
-    unmapped: Literal["error", "ignore"] = "error"
-    """What becomes of a value that means no class: refused, or not labelled."""
-    date_property: str = "start_datetime"
-    """Property with the date a label is true for (ISO 8601)."""
-    date: Date | None = None
-    """One date for all labels, for files without a date property."""
-    dates: dict[str, Date] = Field(default_factory=dict)
-    """File -> date, for files without a date property; before labels.date."""
-    area: str | None = None
-    """Vector file; labels outside it are not used."""
-    windows: Literal["lattice", "centred"] = "lattice"
-    """Windows on the grid's lattice wherever there are labels, or one around the middle of each label."""
-    sampling: SamplingConfig = SamplingConfig()
-
-    @model_validator(mode="after")
-    def _dates_are_of_files(self) -> LabelsConfig:
-        if strange := sorted(self.dates.keys() - set(self.files)):
-            raise ValueError(f"dates names {', '.join(strange)}, which is not in files")
-        return self
-
-
-class AccessConfig(Section):
-    """How servers are reached (imagery/access.py); where a key is left out, the environment's AWS_* settings hold."""
-
-    profile: str | None = Field(None, min_length=1)
-    """Profile of ~/.aws/config."""
-    endpoint: str | None = Field(None, pattern="^https?://")
-    """URL of an S3 server that is not AWS."""
-    requester_pays: bool = False
-    """Agree to pay for what is read from buckets that ask it."""
-    anonymous: bool = False
-    """Read public buckets without credentials."""
-    attempts: int = Field(5, ge=1, le=20)
-    """Times that a request is made before a fault that may pass is believed."""
-    first_pause: float = Field(0.5, ge=0, le=60)
-    """Seconds before the second attempt; doubles with each."""
-    timeout: float = Field(60.0, gt=0, le=3600)
-    """Seconds that one request may take."""
-    connections: int = Field(8, ge=1, le=256)
-    """Requests at once to one host."""
-
-
-class ImageryConfig(Section):
-    """Which imagery, and how it is framed in time."""
-
-    catalogue: Annotated[str | dict[str, str], PlainValidator(_catalogue)]
-    """A known catalogue (imagery/presets.py), URL of a STAC API, or URL or path (relative to the project folder) of a
-    static catalogue's JSON file; or one of them for each modality."""
-    collections: Annotated[list[str] | dict[str, list[str]], PlainValidator(_collections)] = Field(default_factory=list)
-    """Collections to search, or a list of them for each modality; empty means the modality's usual one on an API,
-    every one in a static catalogue."""
-    access: AccessConfig = AccessConfig()
-    modalities: Annotated[list[Literal["sentinel2_l2a", "sentinel1", "landsat"]], AfterValidator(_distinct)] = Field(
-        ["sentinel2_l2a"], min_length=1
-    )
-    resolution: float = Field(10.0, ge=0.1, le=1000)
-    """Edge of a grid pixel in metres."""
-    crs: str | None = None
-    """CRS of the grid; the UTM zone of the labels when not given."""
-    framing: Framing
-    max_cloud_cover: float = Field(90.0, ge=0, le=100)
-    """Scenes with more cloud than this (per cent, eo:cloud_cover) are not used."""
-    composite: Literal["least_cloudy", "first_valid", "median", "medoid"] = "least_cloudy"
-    """What becomes of several observations of a timestep (imagery/compose.py)."""
-    cloud_mask: Literal["catalogue", "s2cloudless", "none"] = "catalogue"
-    """What tells clouds: the catalogue's own quality asset (SCL, QA_PIXEL), s2cloudless for Sentinel-2, or nothing."""
-
-    @model_validator(mode="after")
-    def _a_catalogue_each(self) -> ImageryConfig:
-        for key in ("catalogue", "collections"):
-            named = getattr(self, key)
-            if not isinstance(named, dict):
-                continue
-            if strange := [name for name in named if name not in self.modalities]:
-                raise ValueError(
-                    f"{key} names '{strange[0]}', which imagery.modalities does not ask for "
-                    f"({', '.join(self.modalities)})"
-                )
-            if key == "catalogue" and (left := [name for name in self.modalities if name not in named]):
-                raise ValueError(f"catalogue names none for the modality '{left[0]}'; give each its own")
-        return self
-
-    def catalogue_for(self, modality: str) -> str:
-        """The catalogue of a modality, as it is named here."""
-        return self.catalogue if isinstance(self.catalogue, str) else self.catalogue[modality]
 
 
 _SPLIT_KEYS = {
@@ -327,9 +177,12 @@ class RetrainingConfig(Section):
 class ProjectConfig(Section):
     """All of project.yaml."""
 
-    name: Annotated[str, AfterValidator(_name)]
+    name: Name
     task: TaskConfig
+    """What is predicted and mapped."""
     labels: LabelsConfig
+    auxiliary: list[AuxiliaryConfig] = Field(default_factory=list)
+    """Further tasks with labels of their own, trained along on the same encoder; judged, not mapped."""
     imagery: ImageryConfig
     dataset: DatasetConfig
     model: ModelConfig
@@ -342,18 +195,25 @@ class ProjectConfig(Section):
         window = self.model.window_size
         if self.map.tile_size < window:
             raise ValueError(f"map.tile_size {self.map.tile_size} is smaller than model.window_size {window}")
-        if strange := sorted(self.labels.classes.keys() - set(self.task.class_names)):
-            raise ValueError(f"labels.classes names {', '.join(strange)}, which is not in task.classes")
-        try:
-            self.value_map  # noqa: B018 (two classes for one value are told here)
-        except ValueError as error:
-            raise ValueError(f"labels.classes: {error}") from None
+        labels_fit(self.task, self.labels)
+        for k, more in enumerate(self.auxiliary):
+            labels_fit(more.task, more.labels, f"auxiliary.{k}.")
+            if more.task.name in [self.task.name, *(earlier.task.name for earlier in self.auxiliary[:k])]:
+                raise ValueError(
+                    f"auxiliary.{k}.task.name: '{more.task.name}' names a task already; give each its own "
+                    "('main' stands for one without a name)"
+                )
         return self
+
+    @property
+    def tasks(self) -> dict[str, TaskConfig]:
+        """Name -> task: the one that is mapped, then the auxiliary ones."""
+        return {task.name: task for task in (self.task, *(more.task for more in self.auxiliary))}
 
     @property
     def value_map(self) -> ValueMap:
         """Which value of the label files means which class."""
-        return ValueMap.of(self.task.class_names, self.labels.classes)
+        return self.labels.value_map(self.task)
 
 
 @dataclass(frozen=True)
@@ -363,6 +223,14 @@ class Project:
     root: Path
     """Absolute path of the folder."""
     config: ProjectConfig
+
+    def view(self, task: str) -> Project:
+        """The same project with the task of that name, and its labels, in the place of the main ones."""
+        config = self.config
+        if task == config.task.name:
+            return self
+        [more] = [more for more in config.auxiliary if more.task.name == task]
+        return replace(self, config=config.model_copy(update={"task": more.task, "labels": more.labels}))
 
     @property
     def state(self) -> Path:

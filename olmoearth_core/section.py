@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 
 class Section(BaseModel):
@@ -30,3 +31,24 @@ def _date(value: Any) -> Any:
 
 Date = Annotated[datetime.date, BeforeValidator(_date)]
 """A calendar date, written 2021-07-16."""
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """The same list.
+
+    Raises:
+        ValueError: something stands in it more than once.
+    """
+    if doubled := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{', '.join(doubled)} stands more than once")
+    return values
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", value):
+        raise ValueError(f"'{value}' cannot be a name; allowed are lower-case letters, digits, '-' and '_', up to 63")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What can name a file, a folder or an array as well."""

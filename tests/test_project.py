@@ -108,9 +108,9 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         (
             {"nam": 1},
             "nam: unknown key, found 1; did you mean 'name'? Allowed here: "
-            "name, task, labels, imagery, dataset, model, training, map, retraining",
+            "name, task, labels, auxiliary, imagery, dataset, model, training, map, retraining",
         ),
-        ({"zzz": {"a": 1}}, "zzz: unknown key. Allowed here: name, task, labels, imagery"),
+        ({"zzz": {"a": 1}}, "zzz: unknown key. Allowed here: name, task, labels, auxiliary, imagery"),
         (
             {"model.windowsize": 64},
             "model.windowsize: unknown key, found 64; did you mean 'window_size'? "

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from olmoearth_core.dataset.cubes import Composed, Cubes, Layout
+from olmoearth_core.dataset.cubes import Composed, Cubes, Layout, Truth
 from olmoearth_core.errors import DatasetError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.compose import compose
@@ -157,7 +157,7 @@ class Composer:
         )
         if record.left_out:
             return None, record
-        return Composed({cube.modality: cube for cube in cubes}, classes), record
+        return Composed({cube.modality: cube for cube in cubes}, {config.task.name: Truth(classes)}), record
 
 
 def _reason(valid_share: float, classes: np.ndarray, min_valid: float) -> str:
@@ -218,11 +218,14 @@ def _save(path: Path, made: Sequence[Made]) -> None:
     arrays: dict[str, Any] = {"records": np.array(json.dumps([asdict(record) for _, record in made]))}
     kept = [window for window, _ in made if window is not None]
     if kept:
-        arrays["target"] = np.stack([window.target for window in kept])
+        for name, truth in kept[0].truths.items():
+            arrays[f"truth/{name}/strata"] = np.stack([window.truths[name].strata for window in kept])
+            if truth.values is not None:
+                arrays[f"truth/{name}/values"] = np.stack([window.truths[name].values for window in kept])  # type: ignore[misc]
         for name, cube in kept[0].cubes.items():
-            arrays[f"{name}/bands"], arrays[f"{name}/dates"] = np.array(cube.bands), cube.dates
+            arrays[f"cube/{name}/bands"], arrays[f"cube/{name}/dates"] = np.array(cube.bands), cube.dates
             for part in _PARTS:
-                arrays[f"{name}/{part}"] = np.stack([getattr(window.cubes[name], part) for window in kept])
+                arrays[f"cube/{name}/{part}"] = np.stack([getattr(window.cubes[name], part) for window in kept])
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -232,7 +235,10 @@ def _load(path: Path, group: Sequence[TrainingWindow]) -> list[Made]:
     with np.load(path) as arrays:
         stacks = {name: arrays[name] for name in arrays.files}
     records = [Record(**record) for record in json.loads(str(stacks.pop("records")))]
-    modalities = list(dict.fromkeys(name.split("/")[0] for name in stacks if "/" in name))
+    modalities, tasks = (
+        list(dict.fromkeys(name.split("/")[1] for name in stacks if name.startswith(kind)))
+        for kind in ("cube/", "truth/")
+    )
     made: list[Made] = []
     kept = 0
     for window, record in zip(group, records, strict=True):
@@ -242,13 +248,17 @@ def _load(path: Path, group: Sequence[TrainingWindow]) -> list[Made]:
         cubes = {
             name: Cube(
                 modality=name,
-                bands=tuple(map(str, stacks[f"{name}/bands"])),
-                dates=stacks[f"{name}/dates"],
+                bands=tuple(map(str, stacks[f"cube/{name}/bands"])),
+                dates=stacks[f"cube/{name}/dates"],
                 box=window.box,
-                **{part: stacks[f"{name}/{part}"][kept] for part in _PARTS},
+                **{part: stacks[f"cube/{name}/{part}"][kept] for part in _PARTS},
             )
             for name in modalities
         }
-        made.append((Composed(cubes, stacks["target"][kept]), record))
+        truths = {}
+        for name in tasks:
+            values = stacks.get(f"truth/{name}/values")
+            truths[name] = Truth(stacks[f"truth/{name}/strata"][kept], None if values is None else values[kept])
+        made.append((Composed(cubes, truths), record))
         kept += 1
     return made

@@ -9,7 +9,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 
-from olmoearth_core.dataset.cubes import Cubes, Sample, open_cubes
+from olmoearth_core.dataset.cubes import Cubes, Sample, TaskLayout, Truth, open_cubes
 from olmoearth_core.errors import DatasetError
 from olmoearth_core.grid import Grid, PixelBox
 
@@ -18,7 +18,7 @@ WINDOWS = "windows.parquet"
 PART_BYTES = 32 * 2**20
 """Imagery that is read together in a pass over the set."""
 
-__all__ = ["CUBES", "WINDOWS", "Dataset", "Sample", "open_dataset"]
+__all__ = ["CUBES", "WINDOWS", "Dataset", "Sample", "TaskLayout", "Truth", "open_dataset"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,13 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a class's position is its value in targets."""
+        """The main task's strata: its classes, unless it is a regression; a position is a value of targets."""
         return self.cubes.layout.classes
+
+    @property
+    def tasks(self) -> dict[str, TaskLayout]:
+        """Name -> kind, strata, unit and range; the main task comes first."""
+        return dict(self.cubes.layout.tasks)
 
     @property
     def bands(self) -> dict[str, tuple[str, ...]]:

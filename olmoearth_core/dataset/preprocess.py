@@ -21,7 +21,7 @@ import shapely
 
 from olmoearth_core.dataset.checks import check_dataset
 from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_windows
-from olmoearth_core.dataset.cubes import Layout, create_cubes
+from olmoearth_core.dataset.cubes import Layout, TaskLayout, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
 from olmoearth_core.dataset.drift import compare
 from olmoearth_core.dataset.expectations import failed_errors
@@ -110,7 +110,7 @@ def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> li
         grid=labels.grid,
         window_size=config.model.window_size,
         timesteps=len(config.imagery.framing.spans(windows[0].date)),
-        classes=tuple(config.task.class_names),
+        tasks={config.task.name: TaskLayout.of(config.task)},
         bands={m: available_bands(scenes, m) for m in modalities},
         dtypes={m: get_modality(m).dtype for m in modalities},
     )

@@ -1,9 +1,9 @@
 """Heads: from the encoder's map of patch tokens to scores, one map (or one vector) a task.
 
-    linear    each token scores each of its pixels; of a window, the mean token does
-    upsample  tokens are spread over their pixels, convolutions smooth over patch borders
-    unet      as upsample in steps of two, and the window's own pixels join at each: detail finer than a patch
-    pool      the mean and the strongest token, then a small network: one answer a window
+linear    each token scores each of its pixels; of a window, the mean token does
+upsample  tokens are spread over their pixels, convolutions smooth over patch borders
+unet      as upsample in steps of two, and the window's own pixels join at each: detail finer than a patch
+pool      the mean and the strongest token, then a small network: one answer a window
 """
 
 from __future__ import annotations

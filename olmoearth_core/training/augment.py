@@ -1,4 +1,4 @@
-"""What changes in a training window while its labels stay true: the view, the haze, the dates and sensors that are lost.
+"""What changes in a training window while its labels stay true: the view, the haze, dates and sensors that are lost.
 
 A map has no up, so each of the eight views of a window is as true as the first. Another year has other haze and other
 clouds, so a window is shown a little brighter or darker, and sometimes without one of its timesteps or sensors.

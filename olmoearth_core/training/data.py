@@ -164,7 +164,7 @@ class Windows:
         truths = [visible_truths(sample, self.tasks) for sample in samples]
         return Batch(
             rows=rows,
-            truths=stack([t for t in truths]),
+            truths=stack(truths),
             inputs={m: np.stack([s.inputs[m] for s in samples]) for m in samples[0].inputs},
             valid={m: np.stack([s.valid[m] for s in samples]) for m in samples[0].valid},
             dates=np.stack([s.dates for s in samples]),
@@ -249,7 +249,8 @@ def _of_window(strata: np.ndarray) -> np.ndarray:
 
 def _labelled(batch: Batch, k: int) -> np.ndarray:
     """(H, W) bool: pixels of a window that any task's labels are on; all of them may be where the window has one."""
-    return np.any([t.strata[k] != IGNORE for t in batch.truths.values() if t.strata[k].size > 1] or [[[False]]], axis=0)
+    of_pixels = [t.strata[k] != IGNORE for t in batch.truths.values() if t.strata[k].size > 1]
+    return np.logical_or.reduce(of_pixels) if of_pixels else np.zeros((1, 1), bool)
 
 
 def _one(truth: Truth, k: int) -> Truth:
@@ -294,9 +295,7 @@ def gather(
             for row, sample in zip(part, read(part), strict=True):
                 truths = visible_truths(sample, tasks)
                 size += _size(sample)
-                here = {
-                    n: np.bincount(t.strata[t.strata != IGNORE], minlength=strata[n]) for n, t in truths.items()
-                }
+                here = {n: np.bincount(t.strata[t.strata != IGNORE], minlength=strata[n]) for n, t in truths.items()}
                 if not any(count.any() for count in here.values()):
                     continue
                 usable.append(row)

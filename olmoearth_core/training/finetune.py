@@ -100,12 +100,12 @@ def _own_restrictions(split: SplitConfig) -> Iterator[str]:
     if split.kind == "time":
         yield "Scores come from dates kept out of training, on ground that it saw: another place needs an own check."
         return
-    yield "Scores come from blocks of ground kept out of training, of the same labels: a map needs an independent check."
+    yield "Scores come from spatial blocks kept out of training, of the same labels: a map needs an independent check."
     if split.buffer == 0:
         yield (
-            "Neighbouring blocks touch, with no buffer between them (dataset.split.buffer): a test window may lie beside "
-            "a training window, and a labelled polygon that crosses a block's border trains on one side and tests on "
-            "the other. Scores may be too high."
+            "Neighbouring blocks touch, with no buffer between them (dataset.split.buffer): a test window may lie "
+            "beside a training window, and a labelled polygon that crosses a block's border trains on one side and "
+            "tests on the other. Scores may be too high."
         )
 
 
@@ -124,7 +124,7 @@ def _doubts(split: str, scores: dict[str, Any], setup: Setup) -> Iterator[str]:
         return
     if task.kind == "regression":
         if scores["r2"] is not None and scores["r2"] <= 0:
-            yield f"the model is no better on the {split} split than its mean (R2 {scores['r2']:.2f}): do not use its map."
+            yield f"the model is no better on the {split} split than its mean (R2 {scores['r2']:.2f}): do not map with it."
         return
     yield from class_doubts(split, scores["overall_accuracy"], windows, setup.windows["train"], task)
 

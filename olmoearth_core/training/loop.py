@@ -313,9 +313,7 @@ def _record(state: State, model: nn.Module, training_loss: float, judged: Judgem
         state.stopped = True
 
 
-def _pack(
-    job: Job, state: State, optimizer: torch.optim.Optimizer, average: Average | None
-) -> dict[str, Any]:
+def _pack(job: Job, state: State, optimizer: torch.optim.Optimizer, average: Average | None) -> dict[str, Any]:
     return {
         "run_key": job.run_key,
         "model": job.model.state_dict(),
@@ -325,9 +323,7 @@ def _pack(
     }
 
 
-def _resume(
-    job: Job, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress
-) -> State:
+def _resume(job: Job, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress) -> State:
     """The state after the last good checkpoint, model and optimizer set to it; the beginning where there is none."""
     saved = load_checkpoint(job.scratch, progress.note)
     if saved is None or saved["run_key"] != job.run_key:

@@ -1,10 +1,10 @@
 """Recipes: which weights learn, how long and how fast, resolved from project.yaml and what there is to learn from.
 
-    head_only             the encoder sees each window once; the head learns on what it kept
-    freeze_then_unfreeze  the head alone first, then all
-    layer_decay           all, lower layers more slowly
-    lora                  the head, and a small product beside each of the encoder's matrices
-    full                  all alike
+head_only             the encoder sees each window once; the head learns on what it kept
+freeze_then_unfreeze  the head alone first, then all
+layer_decay           all, lower layers more slowly
+lora                  the head, and a small product beside each of the encoder's matrices
+full                  all alike
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ def _recipe(
     kept = scratch / RECIPE
     if kept.is_file():
         return Recipe.from_json(json.loads(kept.read_text()))
-    from olmoearth_core.models.catalogue import named
+    from olmoearth_core.models.config import named
     from olmoearth_core.models.cost import macs, workload_of
 
     work = 3 * macs(named(encoder.name), workload_of(project)) * len(train)
@@ -301,4 +301,5 @@ def _recipe(
 
 def _intended_use(task: TaskCard, resolution: float, modalities: list[str]) -> str:
     what = ", ".join(task.classes) or task.name.replace("_", " ")
-    return f"Maps {what} at {resolution:g} m from {', '.join(modalities)}, in places and seasons like those of its training set."
+    seen = ", ".join(modalities)
+    return f"Maps {what} at {resolution:g} m from {seen}, in places and seasons like those of its training set."

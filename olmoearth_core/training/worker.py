@@ -66,7 +66,9 @@ def run_workers(run: StageRun, count: int) -> None:
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = ""
     with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as workers,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as workers,
         run.progress.bar("training", None) as advance,
     ):
         assert workers.stdout is not None

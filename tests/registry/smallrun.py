@@ -109,7 +109,9 @@ def _finetune(run: StageRun) -> dict[str, Any]:
     )
     save_model(run.out, build_predictor(build_encoder(card.encoder, seed=config.training.seed), card), card)
     write_json(run.out / "metrics.json", {"chosen_by": "test", "test": SCORES})
-    epochs = [{"epoch": k, "loss": 1 / k, "validation": {"miou": k / 10}} for k in range(1, (config.training.epochs or 3) + 1)]
+    epochs = [
+        {"epoch": k, "loss": 1 / k, "validation": {"miou": k / 10}} for k in range(1, (config.training.epochs or 3) + 1)
+    ]
     write_json(run.out / "history.json", epochs)
     run.meter.device_seconds += 1.5
     return {"test": {"miou": 0.5}}

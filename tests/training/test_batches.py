@@ -16,7 +16,7 @@ from olmoearth_core.training.data import Windows, gather
 
 
 def _blind(sample: Sample) -> Sample:
-    return Sample(sample.inputs, {m: np.zeros_like(v) for m, v in sample.valid.items()}, sample.dates, sample.target)
+    return Sample(sample.inputs, {m: np.zeros_like(v) for m, v in sample.valid.items()}, sample.dates, sample.truths)
 
 
 def _shore(rows: Sequence[int]) -> list[Sample]:

@@ -281,7 +281,7 @@ def test_without_validation_and_test_the_last_epoch_is_kept_and_it_is_said(tmp_p
 def test_windows_that_show_or_tell_nothing_change_nothing(tmp_path: Path) -> None:
     def blind(sample: Sample) -> Sample:
         hidden = {m: np.zeros_like(v) for m, v in sample.valid.items()}
-        return Sample(sample.inputs, hidden, sample.dates, sample.target)
+        return Sample(sample.inputs, hidden, sample.dates, sample.truths)
 
     splits = ("train",) * 4 + ("validation",) * 2
     plain = write_training_set(tmp_path / "plain", splits=splits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import geopandas as gpd
 import numpy as np
 from shapely.geometry import box
 
-from olmoearth_core.dataset.cubes import Composed, Layout, Sample, create_cubes
+from olmoearth_core.dataset.cubes import Composed, Layout, Sample, TaskLayout, Truth, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.cube import Cube
@@ -49,7 +50,7 @@ def shore_sample(seed: int) -> Sample:
         inputs={"sentinel2_l2a": cube.clip(1, 10000).astype(np.uint16)},
         valid={"sentinel2_l2a": np.ones((2, SIZE, SIZE), bool)},
         dates=np.array(["2020-06-16", "2020-07-16"], "datetime64[D]"),
-        target=water.astype(np.uint8),
+        truths={"main": Truth(water.astype(np.uint8))},
     )
 
 
@@ -67,16 +68,15 @@ def composed(sample: Sample) -> Composed:
         )
         for m, data in sample.inputs.items()
     }
-    return Composed(cubes, sample.target)
+    return Composed(cubes, sample.truths)
 
 
 def write_training_set(
     folder: Path, change: Callable[[str, Sample], Sample] = lambda _split, sample: sample, splits: Any = SPLITS
 ) -> Path:
     """Write one window for each of `splits`, each passed through `change`, with a manifest."""
-    layout = Layout(
-        GRID, SIZE, 2, ("land", "water"), bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"}
-    )
+    tasks = {"main": TaskLayout("segmentation", ("land", "water"))}
+    layout = Layout(GRID, SIZE, 2, tasks, bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"})
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
     create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]
@@ -110,13 +110,13 @@ def stage_run(dataset: Path, out: Path, progress: Progress | None = None, **chan
 
 def unlabelled(sample: Sample) -> Sample:
     """The same window without any label."""
-    return Sample(sample.inputs, sample.valid, sample.dates, np.full_like(sample.target, IGNORE))
+    return replace(sample, truths={"main": Truth(np.full_like(sample.target, IGNORE))})
 
 
 def only(sample: Sample, index: int) -> Sample:
     """The same window with the labels of one class only."""
     kept = np.where(sample.target == index, sample.target, np.uint8(IGNORE))
-    return Sample(sample.inputs, sample.valid, sample.dates, kept)
+    return replace(sample, truths={"main": Truth(kept)})
 
 
 class Notes(Silent):
