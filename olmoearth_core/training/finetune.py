@@ -124,7 +124,8 @@ def _doubts(split: str, scores: dict[str, Any], setup: Setup) -> Iterator[str]:
         return
     if task.kind == "regression":
         if scores["r2"] is not None and scores["r2"] <= 0:
-            yield f"the model is no better on the {split} split than its mean (R2 {scores['r2']:.2f}): do not map with it."
+            r2 = f"{scores['r2']:.2f}"
+            yield f"the model is no better on the {split} split than its mean (R2 {r2}): do not use its map."
         return
     yield from class_doubts(split, scores["overall_accuracy"], windows, setup.windows["train"], task)
 

@@ -1,7 +1,9 @@
 """Judging, for now."""
+
 from __future__ import annotations
+
 from typing import Any
-import numpy as np
+
 from olmoearth_core.training.tally import tally
 
 

@@ -171,7 +171,7 @@ class Stepper:
         norm = nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], CLIP)
         found = self.group.sum(torch.tensor([loss], dtype=torch.float64, device=self.job.model.device)).item()
         if not (math.isfinite(found) and math.isfinite(norm.item())):
-            raise TrainingError(_save_batch(batch, self.job.scratch, found))
+            raise TrainingError(_save_batch(batch, self.job.scratch, found, self.group))
         self.optimizer.step()
         return np.array([found, 1.0])
 
@@ -343,9 +343,9 @@ def _out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
-def _save_batch(batch: Batch | None, scratch: Path, loss: float) -> str:
+def _save_batch(batch: Batch | None, scratch: Path, loss: float, group: Group) -> str:
     """Keep the batch that broke the training, and say so in one sentence."""
-    path = scratch / "bad_batch.npz"
+    path = scratch / ("bad_batch.npz" if group.leads else f"bad_batch-{group.rank}.npz")
     arrays: dict[str, Any] = {}
     rows: Sequence[int] = []
     if batch is not None:

@@ -15,6 +15,9 @@ from olmoearth_core.training.recipe import Recipe
 
 UNFROZEN = 0.1
 """freeze_then_unfreeze: the learning rate once the encoder learns along, beside that of the head alone before."""
+EPSILON = 1e-6
+"""Gradients below it hardly move a weight. With AdamW's usual 1e-8, weights whose true gradient is zero (the biases of
+keys) follow the rounding errors of theirs, and no two machines train alike."""
 PLATEAU_SHARE, PLATEAU_EPOCHS = 0.2, 2
 """plateau: the learning rate falls to this share when so many epochs in a row were no better."""
 
@@ -35,6 +38,7 @@ def make_optimizer(model: Predictor, recipe: Recipe) -> torch.optim.AdamW:
             for (share, decays), found in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=recipe.learning_rate,
+        eps=EPSILON,
     )
 
 

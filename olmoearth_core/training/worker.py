@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from olmoearth_core.errors import TrainingError
+from olmoearth_core.errors import CoreError, TrainingError
 from olmoearth_core.progress import Progress, Silent
 from olmoearth_core.project import Project, ProjectConfig
 from olmoearth_core.stage import Meter, StageRun
@@ -134,7 +134,7 @@ def main(path: str) -> None:
             setup = prepare(project, folder, manifest, scratch=scratch, device=device, progress=Silent(), meter=Meter())
             job_here = make_job(setup, run_key=job["run_key"], scratch=scratch, progress=progress, meter=Meter())
             fit(job_here, progress, Meter(), group)
-        except TrainingError as error:
+        except CoreError as error:
             _say({"error": str(error)})
             raise SystemExit(1) from error
 
