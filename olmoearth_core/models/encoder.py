@@ -1,7 +1,7 @@
 """The face that every encoder shows: `encode` takes physical values, masks and dates, and returns `Features`.
 
 `Encoder.encode` is sealed: it checks and lays out the input, so that no encoder family can forget it. A family fills
-`_encode` (OlmoEarth in `olmoearth.py`; Galileo, CROMA, SatMAE would stand beside it and be named in `checkpoint.py`).
+`_encode` (`packed.py` for OlmoEarth and Galileo), and says how its published files are read and first weights drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, check
+from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.origin import Origin
 
 
@@ -72,6 +73,7 @@ class Features:
 class Encoder(nn.Module, ABC):
     """A pretrained encoder of satellite time series. Trainable: gradients flow through `encode`."""
 
+    config: EncoderConfig
     name: str
     """Catalogue name, for example "v1.1-nano"."""
     embedding_size: int
@@ -84,6 +86,34 @@ class Encoder(nn.Module, ABC):
     """Where its weights come from, with licence and restrictions."""
     checkpointing: bool = False
     """While training, compute activations again for the gradient instead of keeping them."""
+
+    def __init__(self, config: Any, origin: Origin) -> None:
+        super().__init__()
+        self.config, self.origin = config, origin
+        self.name, self.embedding_size = config.name, config.embedding_size
+        self.modalities = tuple(config.band_sets)
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, description: Any, where: str) -> EncoderConfig:
+        """Read the config.json that is published with the weights; `where` names the file in errors.
+
+        Raises:
+            CheckpointError: it is of no encoder of the family.
+        """
+
+    @classmethod
+    @abstractmethod
+    def convert(cls, state: Mapping[str, Tensor], config: Any, where: str) -> dict[str, Tensor]:
+        """Rename published weights to those of this class; what the encoder does not read is left out.
+
+        Raises:
+            CheckpointError: a weight that is none of the family's; `_assemble` finds those that lack or do not fit.
+        """
+
+    @abstractmethod
+    def draw(self) -> None:
+        """Draw random first weights."""
 
     @property
     def device(self) -> torch.device:

@@ -284,7 +284,7 @@ def _recipe(
     kept = scratch / RECIPE
     if kept.is_file():
         return Recipe.from_json(json.loads(kept.read_text()))
-    from olmoearth_core.models.config import named
+    from olmoearth_core.models.catalogue import named
     from olmoearth_core.models.cost import macs, workload_of
 
     work = 3 * macs(named(encoder.name), workload_of(project)) * len(train)
