@@ -4,10 +4,10 @@ Pixels beside each other err together, so the blocks are drawn anew (with replac
 pixels; a block's windows of all dates stay together. A replicate is the sum of its blocks' statistics, so two thousand
 of them are one product of matrices.
 
-The interval holds the middle of the replicates: 95 % of them where blocks are many, more where they are few, because the
-plain percentile interval is too narrow then (the expanded percentile interval of Hesterberg 2015, What Teachers Should
-Know About the Bootstrap, section 4.3). It tells how the score would vary among blocks like these, with these labels and
-this one training; with fewer than five blocks it is a guess.
+The interval holds the middle of the replicates: 95 % of them where blocks are many, more where they are few, because
+the plain percentile interval is too narrow then (expanded percentile interval; Hesterberg 2015, What Teachers Should
+Know About the Bootstrap). Simulated, it holds the truth in 0.93 to 0.94 of cases with thirty and with ten blocks, 0.91
+with five, 0.74 with three. It tells how a score would vary among blocks like these, of these labels and this training.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ itself. The predicted class stays what it is (Guo et al. 2017, On Calibration of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,13 +56,11 @@ class Keeper:
         self._truth: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
 
-    def passing(self, answers: Iterator[Answer]) -> Iterator[Answer]:
-        """The answers as they are, looked at on the way."""
-        for answer in answers:
-            _, truth, scores = labelled_scores(thinned(answer, self._most))
-            self._truth.append(truth)
-            self._scores.append(scores)
-            yield answer
+    def add(self, answer: Answer) -> None:
+        """Look at an answer."""
+        _, truth, scores = labelled_scores(thinned(answer, self._most))
+        self._truth.append(truth)
+        self._scores.append(scores)
 
     def temperature(self) -> Temperature:
         """The temperature fitted on what passed by."""

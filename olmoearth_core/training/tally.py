@@ -14,7 +14,7 @@ import numpy as np
 
 from olmoearth_core.errors import TrainingError
 from olmoearth_core.labels.windows import IGNORE
-from olmoearth_core.training.answers import Answer, Task
+from olmoearth_core.training.answers import Answer, Task, thinned
 from olmoearth_core.training.metrics import (
     BINS,
     HEADLINE,
@@ -189,16 +189,24 @@ def tally(answers: Iterable[Answer], task: Task, temperature: float = 1.0) -> Ta
 
 
 class Counter:
-    """Judges answers as they come; several may listen to one stream."""
+    """Judges answers as they come; several may listen to one stream.
 
-    def __init__(self, task: Task, temperature: float = 1.0) -> None:
-        self._task, self._temperature = task, temperature
+    Args:
+        task: what was asked.
+        temperature: by which scores of classes are divided before they become probabilities.
+        most: labelled pixels that count in each window (`answers.thin`); all when not given.
+    """
+
+    def __init__(self, task: Task, temperature: float = 1.0, *, most: int | None = None) -> None:
+        self._task, self._temperature, self._most = task, temperature, most
         self._rows: list[np.ndarray] = []
         self._parts: list[tuple[np.ndarray, ...]] = []
         self._histogram = np.zeros((CELLS, CELLS), np.int64)
 
     def add(self, answer: Answer) -> None:
         """Count the windows of `answer` that hold labelled pixels."""
+        if self._most is not None:
+            answer = thinned(answer, self._most)
         used = answer.labelled.any(axis=(1, 2))
         if not used.all():
             values = None if answer.values is None else answer.values[used]

@@ -27,7 +27,8 @@ def test_a_hidden_temperature_is_found_and_probabilities_become_true(hidden: flo
     honest = _honest(40)
     told = Answer(honest.rows, honest.strata, None, honest.scores * np.float32(hidden))
     keeper = Keeper(40)
-    before = tally(keeper.passing(iter([told])), LAND_COVER).scores()
+    keeper.add(told)
+    before = tally([told], LAND_COVER).scores()
     found = keeper.temperature()
     assert found.value == pytest.approx(hidden, rel=0.05)
     assert found.pixels == 40 * 256
@@ -46,7 +47,7 @@ def test_it_is_fitted_on_a_bounded_number_of_pixels_the_same_for_any_batches() -
         keeper, first = Keeper(12, most=600), 0
         for last in ends:
             cut = slice(first, last)
-            list(keeper.passing(iter([Answer(answer.rows[cut], answer.strata[cut], None, answer.scores[cut])])))
+            keeper.add(Answer(answer.rows[cut], answer.strata[cut], None, answer.scores[cut]))
             first = last
         found.append(keeper.temperature())
     assert found[0] == found[1]
@@ -60,7 +61,7 @@ def test_without_anything_to_fit_on_probabilities_stay_and_it_is_said() -> None:
     unlabelled = land_cover(2)
     unlabelled.strata[:] = IGNORE
     keeper = Keeper(2)
-    list(keeper.passing(iter([unlabelled])))
+    keeper.add(unlabelled)
     assert "nothing labelled" in keeper.temperature().note
     scores = np.array([[2, 1], [1, 2], [3, 1]], np.float32)
     one_class = fit_temperature(scores, np.zeros(3, np.int64))
