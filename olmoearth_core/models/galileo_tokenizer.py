@@ -122,7 +122,7 @@ class GalileoTokenizer(Tokenizer):
                 ndvi = here
             elif here:
                 own = [statistics[band] for band in names if band in supplied]
-                sources += [_nearest(statistics[band], own) for band in names]
+                sources += [statistics[b] if b in supplied else _nearest(statistics[b], own) for b in names]
         return tuple(sources), ndvi
 
     def patches(self, name: str, image: Tensor, batch: Batch) -> Tensor:
