@@ -1,4 +1,4 @@
-"""How Galileo makes tokens: weights are resized to the patch, not patches to the weights, and band sets may be absent."""
+"""How Galileo makes tokens: weights are resized to the patch, not patches to the weights; band sets may be absent."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ class FlexiblePatchEmbedding(nn.Module):
         x = x.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (F, C, h, p, w, p)
         x = x.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (F, h, w, C p p)
         weight = self.weight(patch)
-        return F.linear(x.to(weight.dtype), weight, self.proj.bias)
+        out: Tensor = F.linear(x.to(weight.dtype), weight, self.proj.bias)
+        return out
 
     def weight(self, patch: int) -> Tensor:
         """(D, C * patch * patch)."""
-        stored = self.proj.weight
+        stored: Tensor = self.proj.weight
         if patch == self.patch:
             return stored
         matrix = resize_weights(self.patch, patch, stored.device)
@@ -122,7 +123,7 @@ class GalileoTokenizer(Tokenizer):
                 ndvi = here
             elif here:
                 own = [statistics[band] for band in names if band in supplied]
-                sources += [_nearest(statistics[band], own) for band in names]
+                sources += [statistics[b] if b in supplied else _nearest(statistics[b], own) for b in names]
         return tuple(sources), ndvi
 
     def patches(self, name: str, image: Tensor, batch: Batch) -> Tensor:
