@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from olmoearth_core.framing import Framing
+from olmoearth_core.models.card_text import score_lines
 
 CARD = "card.json"
 CARD_TEXT = "card.md"
@@ -112,45 +113,10 @@ def render(card: ModelCard) -> str:
         "",
         "## Scores",
         "",
-        *_scores(card.scores),
+        *score_lines(card.scores),
         "",
         "## Restrictions",
         "",
         *(f"- {restriction}" for restriction in card.restrictions),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _scores(scores: dict[str, Any]) -> list[str]:
-    if not scores:
-        return ["The model is not judged yet."]
-    precision = scores.get("precision")
-    return [
-        str(scores["chosen_by"]),
-        *(["", f"Judged as saved and loaded for mapping, in {precision}."] if precision else []),
-        *(line for split in ("validation", "test") for line in _table(split, scores[split])),
-    ]
-
-
-def _table(split: str, scores: dict[str, Any]) -> list[str]:
-    if not scores["pixels"]:
-        return ["", f"### {split.capitalize()}", "", scores["note"]]
-    rows = [
-        f"| {name} | {' | '.join(_shown(c[score]) for score in ('iou', 'f1', 'precision', 'recall'))} | {c['pixels']} |"
-        for name, c in scores["classes"].items()
-    ]
-    return [
-        "",
-        f"### {split.capitalize()}",
-        "",
-        f"mIoU {_shown(scores['miou'])}, overall accuracy {_shown(scores['overall_accuracy'])}",
-        "",
-        "| class | IoU | F1 | precision | recall | pixels |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *rows,
-        *(["", scores["note"]] if scores["note"] else []),
-    ]
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,14 @@ def write_training_set(
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
     create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]
-    table = {"cube": range(len(samples)), "split": list(splits)}
+    table = {
+        "name": [f"20200701_{i}" for i in range(len(samples))],
+        "cube": range(len(samples)),
+        "date": [date(2020, 7, 1)] * len(samples),
+        "split": list(splits),
+        "block_column": range(len(samples)),
+        "block_row": [0] * len(samples),
+    }
     gpd.GeoDataFrame(table, geometry=outlines, crs=GRID.crs).to_parquet(folder / WINDOWS)
     write_manifest(
         folder,
