@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 INK, SOFT, TEAL, AMBER = "#1f2933", "#8595a5", "#1b7f79", "#c98b2b"
+_NO_VERSION: dict[str, Any] = {"Software": None}
 NUMBERED = 15
 """Classes up to which every cell of a confusion matrix holds its number, and every axis its names."""
 
@@ -21,7 +22,7 @@ def png(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(content, metadata=_NO_VERSION)
     return content.getvalue()
 
 
@@ -30,7 +31,7 @@ def image(pixels: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
     content = io.BytesIO()
-    imsave(content, pixels, format="png", metadata={"Software": None})
+    imsave(content, pixels, format="png", metadata=_NO_VERSION)
     return content.getvalue()
 
 

@@ -77,16 +77,17 @@ def worst(judged: Tally, most: int = WORST) -> list[int]:
     return [int(row) for row in judged.rows[order[:most]]]
 
 
-def behind(judged: ClassTally, most: int = BEHIND) -> dict[tuple[int, int], list[int]]:
+def behind(judged: ClassTally, most: int | None = BEHIND) -> dict[tuple[int, int], list[int]]:
     """(truth, prediction) -> rows of the windows with most such pixels, for the cells that hold any.
 
-    With many classes each cell gets one window, the errors with most pixels first, until `most` are named.
+    With many classes each cell gets one window, the errors with most pixels first, until `most` are named
+    (None: all).
     """
     total = judged.confusion.sum(axis=0)
     cells = [(int(t), int(p)) for t, p in np.argwhere(total)]
     each = _each(len(judged.task.strata))
     found: dict[tuple[int, int], list[int]] = {}
-    left = most
+    left = len(cells) * each if most is None else most
     for cell in sorted(cells, key=lambda c: (c[0] == c[1], -total[c], c)):
         count = judged.confusion[:, cell[0], cell[1]]
         order = np.lexsort((judged.rows, -judged.loss, -count))[: min(each, left)]
@@ -104,7 +105,7 @@ def _chosen(judged: Tally) -> set[int]:
     """Rows that may be chosen when more windows have come: the best of a part hold the best of the whole."""
     rows = set(worst(judged))
     if isinstance(judged, ClassTally):
-        rows |= {row for cell in behind(judged, most=len(judged.rows) + 1).values() for row in cell}
+        rows |= {row for cell in behind(judged, most=None).values() for row in cell}
     return rows
 
 
