@@ -1,5 +1,19 @@
 """What can go wrong on the top floor."""
 
+from olmoearth_core.errors import TransientError
+
 
 class FlowError(Exception):
     """Root of every error that flows raises on purpose."""
+
+
+class DeployError(FlowError):
+    """A project that cannot be deployed: no server, or one that refuses."""
+
+
+class ElsewhereError(FlowError):
+    """A stage that ran as a flow run of its own, on another worker, and did not end well."""
+
+
+class LostRunError(ElsewhereError, TransientError):
+    """Such a flow run whose process or machine is gone."""

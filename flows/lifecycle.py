@@ -2,6 +2,9 @@
 
 A stage task is cached by the stage key and nothing else. Prefect retries what is worth trying again (I/O), and shows
 each stage's manifest as an artifact that a person can read.
+
+`olmoearth run` calls `lifecycle` in its own process, which holds the project all the while. Deployed (flows/deploy.py),
+nobody holds the project between two stages, so that fine-tuning can be a flow run of its own, on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.door import describe, run_stage, stage_key
+from flows.errors import ElsewhereError, LostRunError
 from flows.progress import current_progress
 from flows.report import stage_markdown
 from olmoearth_core.errors import TransientError
@@ -42,32 +47,63 @@ async def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any
     retry_jitter_factor=1,
     retry_condition_fn=_worth_retrying,
 )
-def stage_task(project: str, stage: str) -> dict[str, Any]:
-    """Run one stage of the project folder `project` through the door; returns its result as plain JSON values."""
+def stage_task(project: str, stage: str, deployment: str | None = None) -> dict[str, Any]:
+    """Run one stage of the project folder `project` through the door; returns its result as plain JSON values.
+
+    Where `deployment` is named and the stage has to run, it runs there; this process waits, then tells what was made.
+    """
     loaded = load_project(Path(project))
+    elsewhere = deployment is not None and not stage_key(loaded, stage, current_progress())[1]
+    if deployment is not None and elsewhere:
+        _run_elsewhere(deployment, project)
     result = describe(run_stage(loaded, stage, progress=current_progress(), flow_run=flow_run.id))
     create_markdown_artifact(
         key=f"{loaded.config.name}-{stage}".replace("_", "-"),
         markdown=stage_markdown(loaded.config.name, result),
         description=f"{loaded.config.name}: {stage}",
     )
-    return result
+    return result | {"skipped": result["skipped"] and not elsewhere}
+
+
+def _run_elsewhere(deployment: str, project: str) -> None:
+    """Run a deployment of one stage, wait for it, however long its queue is.
+
+    Raises:
+        ElsewhereError: it failed, or somebody stopped it; the message ends with what it said.
+        LostRunError: its process or machine is gone; another run goes on where that one was.
+    """
+    run: Any = run_deployment(deployment, parameters={"project": project}, poll_interval=2)
+    if not run.state.is_completed():
+        said = f"{deployment} (flow run {run.id}, queue {run.work_queue_name}): {run.state.message or run.state.name}"
+        raise LostRunError(said) if run.state.is_crashed() else ElsewhereError(said)
 
 
 @flow(flow_run_name="lifecycle of {project}")
-def lifecycle(project: str, until: str = "postprocess") -> list[dict[str, Any]]:
-    """Run the stages of the project folder `project` in order, up to and including `until`."""
+def lifecycle(project: str, until: str = "postprocess", finetune_by: str | None = None) -> list[dict[str, Any]]:
+    """Run the stages of the project folder `project` in order, up to and including `until`.
+
+    Fine-tuning that is not up to date is left to the deployment `finetune_by`, where one is named.
+    """
     results = []
     for stage in STAGES:
-        _stage_key, complete = stage_key(load_project(Path(project)), stage, current_progress())
-        # outputs that somebody removed or changed must be made again, whatever Prefect remembers
-        state: Any = stage_task.with_options(refresh_cache=not complete)(project, stage, return_state=True)
-        result = state.result()
-        if (
-            state.name == "Cached"
-        ):  # Prefect remembers the stage, but DVC, MLflow and the registry may have changed house
-            result = describe(run_stage(load_project(Path(project)), stage, progress=current_progress()))
-        results.append(result)
+        results.append(_run(project, stage, finetune_by if stage == "finetune" else None))
         if stage == until:
             break
     return results
+
+
+@flow(flow_run_name="finetune of {project}")
+def finetune(project: str) -> dict[str, Any]:
+    """Fine-tune the model of the project folder `project`: what a deployment sends to machines with a GPU."""
+    return _run(project, "finetune")
+
+
+def _run(project: str, stage: str, deployment: str | None = None) -> dict[str, Any]:
+    _stage_key, complete = stage_key(load_project(Path(project)), stage, current_progress())
+    # outputs that somebody removed or changed must be made again, whatever Prefect remembers
+    task = stage_task.with_options(refresh_cache=not complete)
+    state: Any = task(project, stage, deployment, return_state=True)
+    result: dict[str, Any] = state.result()
+    if state.name == "Cached":  # Prefect remembers the stage, but DVC, MLflow and the registry may have changed house
+        return describe(run_stage(load_project(Path(project)), stage, progress=current_progress()))
+    return result

@@ -20,6 +20,7 @@ from olmoearth_core.project_labels import (
     TaskConfig,
     labels_fit,
 )
+from olmoearth_core.project_training import AugmentConfig, TrainingConfig
 from olmoearth_core.section import Date, Name, Section
 from olmoearth_core.sentences import sentences
 from olmoearth_core.settings_file import read_settings
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_CLASSES",
     "PROJECT_FILE",
     "AccessConfig",
+    "AugmentConfig",
     "AuxiliaryConfig",
     "ClassConfig",
     "DatasetConfig",
@@ -138,6 +140,8 @@ class ModelConfig(Section):
     patch_size: int = Field(ge=1, le=8)
     window_size: int = Field(ge=1, le=512)
     """Edge of a window in pixels."""
+    head: Literal["auto", "linear", "upsample", "unet", "pool"] = "auto"
+    """What stands on the encoder (models/heads.py); auto is pool for classification, else as the recipe says."""
 
     @model_validator(mode="after")
     def _divides(self) -> ModelConfig:
@@ -147,18 +151,6 @@ class ModelConfig(Section):
                 f"the next that is: {-(-self.window_size // self.patch_size) * self.patch_size}"
             )
         return self
-
-
-class TrainingConfig(Section):
-    """How the model is fine-tuned."""
-
-    epochs: int = Field(30, ge=1, le=100_000)
-    batch_size: int = Field(8, ge=1, le=65_536)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    augment: bool = True
-    """Show windows turned, brighter or darker, and without single timesteps (training/augment.py)."""
-    seed: int = 0
 
 
 class MapConfig(Section):

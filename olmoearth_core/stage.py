@@ -43,6 +43,8 @@ class Meter:
 
     device: str = "cpu"
     device_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    """Of training, while it waited for windows."""
     bytes_read: int = 0
     bytes_written: int = 0
 

@@ -19,20 +19,20 @@ FOLDER = "model"
 """Name of the artifact that is the model folder: weights.safetensors and card.json."""
 
 
-class Segmentation:
-    """A fine-tuned segmenter.
+class FineTuned:
+    """A fine-tuned model.
 
     No PythonModel by itself: MLflow would complain that the arrays it takes have no type hints to make a schema of.
     """
 
     def load_context(self, context: Any) -> None:
         """Load weights and card."""
-        from olmoearth_core.models.segmenter import load_model
+        from olmoearth_core.models.model_folder import load_model
 
         self.model = load_model(Path(context.artifacts[FOLDER]))
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Probability of each class at each pixel.
+        """Probability of each class at each pixel, or the estimate of a regression.
 
         Args:
             context: not used.
@@ -42,7 +42,7 @@ class Segmentation:
             params: not used.
 
         Returns:
-            (B, K, H, W) float32, summing to 1 over K.
+            (B, K, H, W) float32, summing to 1 over K; (B, 1, H, W) of a regression, in its unit.
         """
         dates = np.asarray(model_input["dates"]).astype("datetime64[D]")
         inputs = {name: np.asarray(model_input[name]) for name in self.model.card.bands}
@@ -50,8 +50,8 @@ class Segmentation:
         return self.model.predict(inputs, dates, {name: np.asarray(mask, bool) for name, mask in valid.items()})
 
 
-class SegmentationModel(Segmentation, PythonModel):
+class FineTunedModel(FineTuned, PythonModel):
     """The same, as MLflow takes it."""
 
 
-set_model(SegmentationModel())
+set_model(FineTunedModel())

@@ -27,8 +27,9 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.imagery.search import freeze_map_scenes
 from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
 from olmoearth_core.models import build_encoder
-from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
-from olmoearth_core.models.segmenter import build_segmenter, save_model
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
+from olmoearth_core.models.model_folder import save_model
+from olmoearth_core.models.predictor import build_predictor
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import Meter, StageRun, Upstream
@@ -137,8 +138,7 @@ def save_small_model(folder: Path, project: Project) -> None:
     card = ModelCard(
         encoder="v1.1-nano",
         base=BaseWeights(source="random", licence="not stated", seed=0),
-        head=HeadSpec(hidden=8),
-        classes=config.task.class_names,
+        tasks=[TaskCard(classes=config.task.class_names, head=HeadSpec(hidden=8))],
         bands={"sentinel2_l2a": list(BANDS)},
         patch_size=config.model.patch_size,
         window_size=config.model.window_size,
@@ -153,11 +153,11 @@ def save_small_model(folder: Path, project: Project) -> None:
         intended_use="Tests.",
         restrictions=[],
     )
-    segmenter = build_segmenter(build_encoder(card.encoder, seed=3), card, seed=4)
+    model = build_predictor(build_encoder(card.encoder, seed=3), card, seed=4)
     with torch.no_grad():  # a new head says nearly the same everywhere
-        segmenter.head.score.weight.mul_(12)
-        segmenter.head.score.bias.zero_()
-    save_model(folder, segmenter, card)
+        model.heads["main"].score.weight.mul_(12)
+        model.heads["main"].score.bias.zero_()
+    save_model(folder, model, card)
     as_stage(folder, "finetune")
 
 

@@ -40,7 +40,8 @@ from olmoearth_core.inference.plan import (
 from olmoearth_core.inference.product import TileRecord, finished_tile, write_tile
 from olmoearth_core.inference.tile import MappedTile, TileInput, map_tile
 from olmoearth_core.manifest import Manifest, read_manifest
-from olmoearth_core.models.segmenter import TrainedModel, load_model
+from olmoearth_core.models.model_folder import load_model
+from olmoearth_core.models.predictor import TrainedModel
 from olmoearth_core.project import ProjectConfig
 from olmoearth_core.stage import StageRun, Upstream
 from olmoearth_core.store import write_bytes, write_json
@@ -148,8 +149,8 @@ def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(weights_sha256=card.weights_sha256, classes=card.classes),
         layout=layout,
-        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, model.segmenter.device.type),
-        precision=model.segmenter.encoder.precision,
+        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, model.predictor.device.type),
+        precision=model.predictor.encoder.precision,
         windows=windows,
         tiles=tiles,
     )
@@ -183,7 +184,7 @@ def map_tiles(
     Returns:
         the record of every tile, in the order of the plan.
     """
-    run.meter.device = str(model.segmenter.device)
+    run.meter.device = str(model.predictor.device)
     card, imagery = model.card, run.project.config.imagery
     steps = [Timestep(start, end) for start, end in plan.timesteps]
     reader = AssetReader(run.meter, workers=READERS, access=access_of(run.project))

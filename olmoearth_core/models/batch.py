@@ -47,6 +47,8 @@ class Batch:
     """Metres per pixel."""
     full: bool = False
     """Nothing is missing: every mask is True throughout."""
+    seeds: NDArray[np.int64] | None = None
+    """(B,) what is random about each sample while training; None: nothing is."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

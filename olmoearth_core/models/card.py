@@ -6,15 +6,19 @@ training gives equal cards.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from olmoearth_core.framing import Framing
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CARD = "card.json"
 CARD_TEXT = "card.md"
-CARD_SCHEMA: Literal[1] = 1
+CARD_SCHEMA: Literal[2] = 2
 
 
 class _Part(BaseModel):
@@ -43,11 +47,60 @@ class BaseWeights(_Part):
 
 
 class HeadSpec(_Part):
-    """The head, as its constructor needs it."""
+    """A head, as its constructor needs it."""
 
-    kind: Literal["patch_upsampler"] = "patch_upsampler"
+    kind: Literal["linear", "upsample", "unet", "pool"] = "upsample"
+    """As in models/heads.py."""
     hidden: int = Field(32, ge=1)
-    """Channels at full resolution."""
+    """Channels inside."""
+
+
+class TaskCard(_Part):
+    """One thing that the model answers, and what its answers mean."""
+
+    name: str = "main"
+    kind: Literal["segmentation", "classification", "regression"] = "segmentation"
+    classes: list[str] = []
+    """Names; a class's index here is its channel in the predictions. None of a regression."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Of a regression: the values that are possible; predictions are kept within."""
+    head: HeadSpec = HeadSpec()
+    weight: float = 1.0
+    """Of its loss, beside the other tasks'."""
+    temperature: float = Field(1.0, gt=0)
+    """Scores are divided by it before softmax, so that probabilities are those of being right."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> TaskCard:
+        if self.kind == "regression" and (self.range is None or self.range[0] >= self.range[1]):
+            raise ValueError("a regression has a range (low, high)")
+        if self.kind != "regression" and len(self.classes) < 2:
+            raise ValueError(f"a {self.kind} has two classes or more")
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """K, channels of what the head answers."""
+        return 1 if self.kind == "regression" else len(self.classes)
+
+    @property
+    def knows_nothing(self) -> float:
+        """The prediction where there is nothing to see: the middle of the range, or every class alike."""
+        return sum(self.range) / 2 if self.range else 1 / len(self.classes)
+
+    def in_units(self, answer: Tensor) -> Tensor:
+        """A head's answer as it is meant: of a regression -1 and 1 are the ends of the range, scores stay scores."""
+        if self.range is None:
+            return answer
+        low, high = self.range
+        return (low + high) / 2 + (high - low) / 2 * answer
+
+    def probabilities(self, answer: Tensor) -> Tensor:
+        """Scores (B, K, H, W) as calibrated probabilities; estimates (B, 1, H, W) kept within the range."""
+        if self.range is None:
+            return (answer / self.temperature).softmax(dim=1)
+        return answer.clamp(*self.range)
 
 
 class TrainingSet(_Part):
@@ -64,14 +117,12 @@ class TrainingSet(_Part):
 class ModelCard(_Part):
     """Everything needed to rebuild, judge and lawfully use a trained model."""
 
-    schema_version: Literal[1] = CARD_SCHEMA
-    task: Literal["segmentation"] = "segmentation"
+    schema_version: Literal[2] = CARD_SCHEMA
+    tasks: list[TaskCard] = Field(min_length=1)
+    """The first is what is mapped."""
     encoder: str
     """Catalogue name, as in `olmoearth encoders`."""
     base: BaseWeights
-    head: HeadSpec
-    classes: list[str] = Field(min_length=2)
-    """Names; a class's index here is its channel in the predictions."""
     bands: dict[str, list[str]]
     """Modality -> bands, in the order of the inputs' channels."""
     patch_size: int
@@ -80,7 +131,7 @@ class ModelCard(_Part):
     """Edge of a pixel in metres."""
     framing: Framing
     training: dict[str, Any]
-    """Settings of the training run."""
+    """The recipe, resolved: what was trained, how long, how fast, and why so (training/recipe.py)."""
     dataset: TrainingSet
     scores: dict[str, Any]
     """What metrics.json says, confusion matrices included; empty until the model is judged."""
@@ -88,6 +139,21 @@ class ModelCard(_Part):
     """Of weights.safetensors; filled in when the model is saved."""
     intended_use: str
     restrictions: list[str]
+
+    @property
+    def main(self) -> TaskCard:
+        """The task that is mapped."""
+        return self.tasks[0]
+
+    @property
+    def classes(self) -> list[str]:
+        """Of the main task."""
+        return self.main.classes
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self.framing.spans(date(2020, 1, 1)))
 
 
 def render(card: ModelCard) -> str:
@@ -97,7 +163,7 @@ def render(card: ModelCard) -> str:
     bands = "; ".join(f"{modality}: {' '.join(names)}" for modality, names in card.bands.items())
     windows = ", ".join(f"{count} {split}" for split, count in card.dataset.windows.items())
     lines = [
-        f"# {card.encoder}, {card.task} of {', '.join(card.classes)}",
+        f"# {card.encoder}, {'; '.join(map(_task, card.tasks))}",
         "",
         card.intended_use,
         "",
@@ -105,7 +171,7 @@ def render(card: ModelCard) -> str:
         f"- **Inputs**: {bands}",
         f"- **Framing in time**: {framing}",
         f"- **Sizes**: window {card.window_size} px, patch {card.patch_size} px, {card.resolution:g} m a pixel",
-        f"- **Head**: {card.head.kind}, {card.head.hidden} channels",
+        *(f"- **Head of {t.name}**: {t.head.kind}, {t.head.hidden} channels" for t in card.tasks),
         f"- **Training**: {training}",
         f"- **Dataset version**: {card.dataset.digest} ({windows} windows)",
         f"- **Weights**: sha256 {card.weights_sha256}",
@@ -119,6 +185,11 @@ def render(card: ModelCard) -> str:
         *(f"- {restriction}" for restriction in card.restrictions),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _task(task: TaskCard) -> str:
+    of = ", ".join(task.classes) or f"{task.name}{f' in {task.unit}' if task.unit else ''}"
+    return f"{task.kind} of {of}"
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:

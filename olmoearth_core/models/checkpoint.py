@@ -12,51 +12,41 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError
-from olmoearth_core.models import official
-from olmoearth_core.models.config import EncoderConfig, check_known, named
+from olmoearth_core.models.catalogue import FAMILIES, KNOWN, family_of
 from olmoearth_core.models.encoder import Encoder
-from olmoearth_core.models.olmoearth import OlmoEarth
-from olmoearth_core.models.origin import OLMOEARTH_LICENCE, OLMOEARTH_RESTRICTIONS, Origin
+from olmoearth_core.models.family import EncoderConfig
+from olmoearth_core.models.origin import Origin
 from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
 from olmoearth_core.models.sources import OWN, Files, locate
-from olmoearth_core.models.tokenizer import PatchEmbedding
-from olmoearth_core.models.transformer import Attention, mixed_frequencies
+from olmoearth_core.models.state import plain_floats
 from olmoearth_core.store import whole_file, write_json
 
 FORMAT = 1
 """Of `encoder.json`."""
 
 
-def build(name: str, *, seed: int = 0) -> OlmoEarth:
-    """Build the catalogue encoder `name` with random weights drawn from `seed`."""
-    config = named(name)
+def build(name: str, *, seed: int = 0) -> Encoder:
+    """Build the encoder `name` with random weights drawn from `seed`."""
+    family = family_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = OlmoEarth(config, Origin(source="random", seed=seed))
-        for module in encoder.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-            if isinstance(module, Attention) and module.frequencies is not None:
-                module.frequencies.data.copy_(mixed_frequencies(module.frequencies.shape[-1] * 2, module.heads))
-        for module in encoder.modules():
-            if isinstance(module, PatchEmbedding):
-                module.raise_contrast()
-        if encoder.pooler is not None:
-            nn.init.trunc_normal_(encoder.pooler.query, std=0.02)
+        encoder = family.encoder()(family.named(name), Origin(source="random", seed=seed))
+        encoder.draw()
     return encoder.eval()
 
 
-def load(source: str, *, precision: str = "auto", device: str = "auto") -> OlmoEarth:
+def load(source: str, *, name: str | None = None, precision: str = "auto", device: str = "auto") -> Encoder:
     """Load an encoder; see `olmoearth_core.models.load_encoder`."""
     place = resolve_device(device)
     chosen = resolve_precision(precision, place)
     files = locate(source)
-    encoder = _published(files, source) if files.published else _own(files)
+    encoder = _published(files, source, name) if files.published else _own(files)
+    if name is not None and encoder.name != name:
+        raise CheckpointError(f"{source} holds {encoder.name}, but {name} was asked for.")
     return apply_precision(encoder, chosen).to(place).eval()
 
 
@@ -67,8 +57,6 @@ def save(encoder: Encoder, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    if not isinstance(encoder, OlmoEarth):
-        raise CheckpointError(f"{encoder.__class__.__name__} cannot be saved in this format; it is OlmoEarth's.")
     description, weights = (Path(folder) / name for name in OWN)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with whole_file(weights) as partial:
@@ -82,20 +70,23 @@ def save(encoder: Encoder, folder: Path) -> None:
     write_json(description, content)
 
 
-def _published(files: Files, source: str) -> OlmoEarth:
+def _published(files: Files, source: str, name: str | None) -> Encoder:
+    family = next(family for family in FAMILIES if family.weights_file == files.weights.name)
     origin = Origin(
         source=source,
         revision=files.revision,
-        licence=OLMOEARTH_LICENCE,
-        restrictions=OLMOEARTH_RESTRICTIONS,
+        licence=family.licence,
+        restrictions=family.restrictions,
         file=files.weights,
     )
-    config = official.parse_config(_read_json(files.description), str(files.description))
-    state = official.convert(_read_pth(files.weights), config, str(files.weights))
-    return _assemble(config, state, origin, str(files.weights))
+    encoder = family.encoder()
+    config = encoder.parse(_read_json(files.description), str(files.description))
+    config = family.variant(config, name)
+    state = encoder.convert(_read_pth(files.weights), config, str(files.weights))
+    return _assemble(encoder, config, state, origin, str(files.weights))
 
 
-def _own(files: Files) -> OlmoEarth:
+def _own(files: Files) -> Encoder:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -103,7 +94,10 @@ def _own(files: Files) -> OlmoEarth:
     try:
         if card["format"] != FORMAT:
             raise CheckpointError(f"{files.description}: format is {card['format']!r}; this software reads {FORMAT}.")
-        config = TypeAdapter(EncoderConfig).validate_python(card["config"])
+        if (name := card["config"]["name"]) not in KNOWN:
+            raise CheckpointError(f"{files.description} is no card of an encoder known here: {name!r} is none of the " f"known ones, {', '.join(KNOWN)}.")
+        family = family_of(name)
+        config = TypeAdapter(family.config).validate_python(card["config"])
         origin = TypeAdapter(Origin).validate_python(card["origin"])
         expected = card["weights_sha256"]
     except (KeyError, TypeError, ValidationError) as error:
@@ -117,10 +111,10 @@ def _own(files: Files) -> OlmoEarth:
         state = load_file(files.weights)
     except SafetensorError as error:
         raise CheckpointError(f"{files.weights} cannot be read: {error}") from error
-    check_known(config, str(files.description))
+    family.check(config, str(files.description))
     for name, tensor in state.items():
-        official.plain_floats(tensor, f"{files.weights}: {name}")
-    return _assemble(config, state, origin, str(files.weights))
+        plain_floats(tensor, f"{files.weights}: {name}")
+    return _assemble(family.encoder(), config, state, origin, str(files.weights))
 
 
 def _read_json(path: Path) -> Any:
@@ -154,14 +148,16 @@ def _read_pth(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _assemble(config: EncoderConfig, state: dict[str, Tensor], origin: Origin, where: str) -> OlmoEarth:
+def _assemble(
+    cls: type[Encoder], config: EncoderConfig, state: dict[str, Tensor], origin: Origin, where: str
+) -> Encoder:
     """An encoder around the tensors of `state`, which are not copied.
 
     Built on the meta device, where constructors may create but not compute: arithmetic there would import torch's
     compiler, which takes seconds.
     """
     with torch.device("meta"):
-        encoder = OlmoEarth(config, origin)
+        encoder = cls(config, origin)
     needed: dict[str, Tensor] = encoder.state_dict()
     for name, tensor in needed.items():
         if name not in state:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmoearth_core.errors import EncoderInputError
-from olmoearth_core.models.config import EncoderConfig, named
+from olmoearth_core.models.catalogue import named
+from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.modalities import MODALITIES
 from olmoearth_core.project import Project
 
@@ -76,25 +77,27 @@ def workload_of(project: Project) -> Workload:
 
 
 def tokens(config: EncoderConfig, work: Workload) -> int:
-    """Tokens of one window."""
-    return work.patches * work.timesteps * sum(len(config.band_sets[m]) for m in work.modalities)
+    """Tokens of one window.
+
+    Raises:
+        EncoderInputError: a modality that the encoder does not read.
+    """
+    if unread := [m for m in work.modalities if m not in config.band_sets]:
+        raise EncoderInputError(
+            f"{config.name} does not read {unread[0]}; it reads {', '.join(config.band_sets)}. Choose another encoder, "
+            "or other modalities."
+        )
+    return config.tokens(work)
 
 
 def macs(config: EncoderConfig, work: Workload, *, locations: bool = False) -> int:
-    """Multiply-accumulates of one window; with `locations`, also v1.3's location tokens."""
-    d, n, places = config.embedding_size, tokens(config, work), work.patches
-    hidden = int(d * config.mlp_ratio)
-    per_token = 4 * d * d + 2 * d * hidden
-    total = config.depth * (n * per_token + 2 * n * n * d)
-    for m in work.modalities:
-        pixels = places * work.timesteps * config.base_patch**2
-        for bands in config.band_sets[m]:
-            inner = config.pixel_hidden
-            total += pixels * (len(bands) * inner + inner * d if inner else len(bands) * d)
-    if locations and config.location_tokens:
-        total += places * per_token - 2 * places * d * d + 2 * n * d * d + 2 * places * n * d  # read
-        total += places * per_token + 2 * places * places * d + places * d * config.student_size  # attend, readout
-    return total
+    """Multiply-accumulates of one window; with `locations`, also v1.3's location tokens.
+
+    Raises:
+        EncoderInputError: a modality that the encoder does not read.
+    """
+    total = config.embedding_macs(work) + config.transformer_macs(tokens(config, work))
+    return total + config.location_macs(work) if locations else total
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def estimate(
 
     Raises:
         CheckpointError: a name is not in the catalogue.
+        EncoderInputError: an encoder does not read a modality of `work`.
     """
     rows = [
         Estimate(name, tokens(named(name), work), macs(named(name), work), work, None, area_km2, price_per_hour)
@@ -247,12 +251,12 @@ def _figures(value: float) -> str:
 
 
 def plot(rows: Sequence[Estimate], path: Path) -> None:
-    """Draw the family as a PNG: GMAC per km2 and, where speed is known, hours (or windows per second)."""
+    """Draw the encoders as a PNG: GMAC per km2 and, where speed is known, hours (or windows per second)."""
     from matplotlib.figure import Figure
 
     from olmoearth_core.store import whole_file
 
-    colours = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c"}
+    colours = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c", "galileo": "#c98b2b"}
     panels: list[tuple[str, list[float]]] = [("GMAC per km²", [r.macs_per_km2 / 1e9 for r in rows])]
     if all(r.hours is not None for r in rows):
         panels.append((f"hours for {rows[0].area_km2:,.0f} km²", [r.hours or 0.0 for r in rows]))
@@ -262,7 +266,7 @@ def plot(rows: Sequence[Estimate], path: Path) -> None:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, values) in zip(axes, panels, strict=True):
         bars = axis.barh(
-            [r.name for r in rows], values, color=[colours[r.name.rsplit("-", 1)[0]] for r in rows], height=0.7
+            [r.name for r in rows], values, color=[colours[r.name.split("-")[0]] for r in rows], height=0.7
         )
         axis.bar_label(bars, [_figures(v) for v in values], padding=3, fontsize=8)
         axis.set(xscale="log", xlabel=title, xlim=(min(values) / 2, max(values) * 5))

@@ -1,21 +1,24 @@
 """The face that every encoder shows: `encode` takes physical values, masks and dates, and returns `Features`.
 
 `Encoder.encode` is sealed: it checks and lays out the input, so that no encoder family can forget it. A family fills
-`_encode` (OlmoEarth in `olmoearth.py`; Galileo, CROMA, SatMAE would stand beside it and be named in `checkpoint.py`).
+`_encode` (`packed.py` for OlmoEarth and Galileo), and says how its published files are read and first weights drawn.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, check
+from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.origin import Origin
 
 
@@ -70,6 +73,7 @@ class Features:
 class Encoder(nn.Module, ABC):
     """A pretrained encoder of satellite time series. Trainable: gradients flow through `encode`."""
 
+    config: EncoderConfig
     name: str
     """Catalogue name, for example "v1.1-nano"."""
     embedding_size: int
@@ -80,6 +84,36 @@ class Encoder(nn.Module, ABC):
     """"fp32" or "bf16", as resolved when it was loaded."""
     origin: Origin
     """Where its weights come from, with licence and restrictions."""
+    checkpointing: bool = False
+    """While training, compute activations again for the gradient instead of keeping them."""
+
+    def __init__(self, config: Any, origin: Origin) -> None:
+        super().__init__()
+        self.config, self.origin = config, origin
+        self.name, self.embedding_size = config.name, config.embedding_size
+        self.modalities = tuple(config.band_sets)
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, description: Any, where: str) -> EncoderConfig:
+        """Read the config.json that is published with the weights; `where` names the file in errors.
+
+        Raises:
+            CheckpointError: it is of no encoder of the family.
+        """
+
+    @classmethod
+    @abstractmethod
+    def convert(cls, state: Mapping[str, Tensor], config: Any, where: str) -> dict[str, Tensor]:
+        """Rename published weights to those of this class; what the encoder does not read is left out.
+
+        Raises:
+            CheckpointError: a weight that is none of the family's; `_assemble` finds those that lack or do not fit.
+        """
+
+    @abstractmethod
+    def draw(self) -> None:
+        """Draw random first weights."""
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +129,7 @@ class Encoder(nn.Module, ABC):
         patch_size: int,
         resolution: float = 10.0,
         bands: Mapping[str, Sequence[str]] | None = None,
+        seeds: NDArray[np.int64] | None = None,
     ) -> Features:
         """Encode a batch. Values are physical; normalisation happens inside.
 
@@ -111,6 +146,7 @@ class Encoder(nn.Module, ABC):
             resolution: metres per pixel.
             bands: by modality, the bands supplied, in the order of C; all in official order where not given. Absent
                 ones are zero after normalisation (v1: the raw values of the nearest wavelength).
+            seeds: (B,) for training with stochastic depth: what a sample is left without follows from its seed alone.
 
         Raises:
             EncoderInputError: anything above that does not hold, before compute is spent.
@@ -118,7 +154,7 @@ class Encoder(nn.Module, ABC):
         batch = check(
             inputs, dates, valid, bands, patch_size=patch_size, resolution=resolution, allowed=self.modalities
         )
-        return self._encode(batch)
+        return self._encode(batch if seeds is None else replace(batch, seeds=np.asarray(seeds, np.int64)))
 
     forward = encode
 

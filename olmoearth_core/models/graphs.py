@@ -5,33 +5,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from olmoearth_core.models.olmoearth import OlmoEarth
+from olmoearth_core.models.packed import PackedEncoder
 from olmoearth_core.models.transformer import Groups
 
+E_ = TypeVar("E_", bound=PackedEncoder)
 WARM_UP = 3
 """Runs before capture, in which libraries choose kernels and allocate their workspaces."""
 
 
 class GraphedTransform:
-    """Stands in for `OlmoEarth.transform`: captures a graph the first time a layout is seen, and replays it then.
+    """Stands in for `PackedEncoder.transform`: captures a graph the first time a layout is seen, and replays it then.
 
     Only without gradients and on CUDA; everything else runs as before. A layout is what `groups` says: equal windows
     without gaps share one, so use it for those (each further layout costs a capture and its memory).
     """
 
-    def __init__(self, encoder: OlmoEarth) -> None:
+    def __init__(self, encoder: PackedEncoder) -> None:
         self.eager = encoder.transform
         self.captured: dict[Groups, tuple[Any, Tensor, Tensor | None, Tensor]] = {}
 
-    def __call__(self, x: Tensor, groups: Groups, where: Tensor | None) -> Tensor:
-        """As `OlmoEarth.transform`."""
-        if x.device.type != "cuda" or torch.is_grad_enabled():
-            return self.eager(x, groups, where)
+    def __call__(self, x: Tensor, groups: Groups, where: Tensor | None, chance: Tensor | None = None) -> Tensor:
+        """As `PackedEncoder.transform`."""
+        if x.device.type != "cuda" or torch.is_grad_enabled() or chance is not None:
+            return self.eager(x, groups, where, chance)
         if groups not in self.captured:
             self.captured[groups] = self._capture(x, groups, where)
         graph, x_in, where_in, out = self.captured[groups]
@@ -55,7 +56,7 @@ class GraphedTransform:
         return graph, x_in, where_in, out
 
 
-def use_cuda_graphs(encoder: OlmoEarth) -> OlmoEarth:
+def use_cuda_graphs(encoder: E_) -> E_:
     """Let `encoder` run its transformer as CUDA graphs from now on; returns it."""
     object.__setattr__(encoder, "transform", GraphedTransform(encoder))
     return encoder

@@ -1,6 +1,6 @@
 """The published format of the OlmoEarth weights: `config.json` and the names in `weights.pth`.
 
-`parse_config` turns the one into an `EncoderConfig`, `convert` the other into names of `olmoearth.py`.
+`parse_config` turns the one into an `OlmoEarthConfig`, `convert` the other into names of `olmoearth.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from olmoearth_core.errors import CheckpointError
-from olmoearth_core.models.config import SIZES, BandSets, EncoderConfig, check_known
+from olmoearth_core.models.config import OLMOEARTH, SIZES, OlmoEarthConfig
+from olmoearth_core.models.family import BandSets
 from olmoearth_core.models.modalities import MODALITIES
+from olmoearth_core.models.state import fuse, plain_floats
 
 IGNORED = {
     "_CLASS_", "supported_modality_names", "min_patch_size", "drop_path", "max_sequence_length",
@@ -34,7 +35,7 @@ FIXED: dict[str, tuple[Any, ...]] = {"max_patch_size": (8,), "rope_base": (10000
 """Options that have had one value in every version."""
 
 
-def parse_config(config: Any, where: str) -> EncoderConfig:
+def parse_config(config: Any, where: str) -> OlmoEarthConfig:
     """Read a published `config.json`; `where` names the file in errors.
 
     Raises:
@@ -47,11 +48,11 @@ def parse_config(config: Any, where: str) -> EncoderConfig:
             f"{where}: model.encoder_config is not usable ({error.__class__.__name__}: {error}); expected is the "
             "config.json of an OlmoEarth encoder."
         ) from error
-    check_known(parsed, where)
+    OLMOEARTH.check(parsed, where)
     return parsed
 
 
-def _parse(given: Mapping[str, Any], where: str) -> EncoderConfig:
+def _parse(given: Mapping[str, Any], where: str) -> OlmoEarthConfig:
     width, depth, heads = (int(given[k]) for k in ("embedding_size", "depth", "num_heads"))
     modalities = [m for m in MODALITIES if m in given["supported_modality_names"]]
 
@@ -83,7 +84,7 @@ def _parse(given: Mapping[str, Any], where: str) -> EncoderConfig:
 
     version = "v1.3" if pooler else "v1.2" if rope else "v1.1" if linear else "v1"
     size = next((name for name, shape in SIZES.items() if shape == (width, depth, heads)), f"{width}x{depth}x{heads}")
-    return EncoderConfig(
+    return OlmoEarthConfig(
         name=f"{version}-{size}",
         embedding_size=width,
         depth=depth,
@@ -144,35 +145,17 @@ DROPPED = re.compile(r"composite_encodings\.pos_embed|project_and_aggregate\..+|
 """A table that older checkpoints carry, the contrastive head, and indices: nothing the encoder reads."""
 
 
-def convert(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> dict[str, Tensor]:
+def convert(state: Mapping[str, Tensor], config: OlmoEarthConfig, where: str) -> dict[str, Tensor]:
     """Rename a published state dict to ours: the encoder only, its three modalities only, q, k, v fused.
 
     Raises:
         CheckpointError: a name below `encoder.` is none of the family's.
     """
     renamed = dict(_rename(state, config, where))
-    fused: dict[str, Tensor] = {}
-    for name in [n for n in renamed if ".attn.v." in n]:
-        parts = "kv" if name.startswith("pooler.read.") else "qkv"
-        pieces = [renamed.pop(name.replace(".attn.v.", f".attn.{x}."), None) for x in parts]
-        if missing := [x for x, piece in zip(parts, pieces, strict=True) if piece is None]:
-            raise CheckpointError(f"{where}: {name.replace('.attn.v.', f'.attn.{missing[0]}.')} is missing.")
-        fused[name.replace(".attn.v.", f".attn.{parts}.")] = torch.cat([p for p in pieces if p is not None])
-    return renamed | fused
+    return fuse(renamed, where)
 
 
-def plain_floats(value: Tensor, what: str) -> Tensor:
-    """`value`, unless it is no dense tensor of floating point numbers.
-
-    Raises:
-        CheckpointError: names `what`.
-    """
-    if value.layout != torch.strided or not value.is_floating_point():
-        raise CheckpointError(f"{what} holds {value.dtype} ({value.layout}); weights are dense floating point numbers.")
-    return value
-
-
-def _rename(state: Mapping[str, Tensor], config: EncoderConfig, where: str) -> Iterator[tuple[str, Tensor]]:
+def _rename(state: Mapping[str, Tensor], config: OlmoEarthConfig, where: str) -> Iterator[tuple[str, Tensor]]:
     prefix = next(
         (p for p in ("encoder.", "model.encoder.", "module.encoder.") if any(k.startswith(p) for k in state)), ""
     )

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, Layout
-from olmoearth_core.models.config import EncoderConfig
+from olmoearth_core.models.config import OlmoEarthConfig
 from olmoearth_core.models.transformer import Attention, Block, CrossAttention, axial_rotation
 
 
 class LocationPooler(nn.Module):
     """Read, attend among the locations, norm. One learned query stands at every patch; only its rotation differs."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: OlmoEarthConfig) -> None:
         super().__init__()
         dim, heads = config.embedding_size, config.heads
         self.step = config.rope_space_scale / 10.0

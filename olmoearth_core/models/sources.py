@@ -1,7 +1,7 @@
 """Where checkpoints are fetched from: a folder, a hub, a bucket. All end as two local files.
 
-A checkpoint is a description and its weights: `config.json` + `weights.pth` as published, or `encoder.json` +
-`encoder.safetensors` as `save_encoder` writes them.
+A checkpoint is a description and its weights: as published, `config.json` and the file that its family calls its weights
+by (`weights.pth`, `encoder.pt`), or `encoder.json` + `encoder.safetensors` as `save_encoder` writes them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmoearth_core.errors import CheckpointError
-from olmoearth_core.models.catalogue import CATALOGUE
+from olmoearth_core.models.catalogue import CATALOGUE, FAMILIES, snapshot
+from olmoearth_core.models.family import Entry
 from olmoearth_core.store import whole_file
 
-PUBLISHED = ("config.json", "weights.pth")
+PUBLISHED = "config.json"
 OWN = ("encoder.json", "encoder.safetensors")
 
 
@@ -32,7 +33,7 @@ class Files:
     @property
     def published(self) -> bool:
         """Whether the files are of the published format."""
-        return self.description.name == PUBLISHED[0]
+        return self.description.name == PUBLISHED
 
 
 def locate(source: str) -> Files:
@@ -42,7 +43,7 @@ def locate(source: str) -> Files:
         CheckpointError: there is no such source, or it has no checkpoint, or cannot be reached.
     """
     if source in CATALOGUE:
-        return _hub(CATALOGUE[source].hub, source)
+        return _hub(CATALOGUE[source].hub, source, CATALOGUE[source])
     if source.startswith("hf://"):
         return _hub(source.removeprefix("hf://"), source)
     if source.startswith("s3://"):
@@ -57,15 +58,17 @@ def locate(source: str) -> Files:
 
 
 def _first_pair(source: str, find: Callable[[str], Path | None], revision: str | None = None) -> Files:
-    for description, weights in (PUBLISHED, OWN):
-        if (found := find(description)) is not None:
-            if (data := find(weights)) is None:
-                raise CheckpointError(f"{source}: there is {description}, but no {weights} beside it.")
-            return Files(found, data, revision)
-    raise CheckpointError(f"{source}: there is neither {PUBLISHED[0]} nor {OWN[0]}, so no checkpoint.")
+    for description, weights in ((PUBLISHED, [family.weights_file for family in FAMILIES]), (OWN[0], [OWN[1]])):
+        if (found := find(description)) is None:
+            continue
+        for name in weights:
+            if (data := find(name)) is not None:
+                return Files(found, data, revision)
+        raise CheckpointError(f"{source}: there is {description}, but no {' or '.join(weights)} beside it.")
+    raise CheckpointError(f"{source}: there is neither {PUBLISHED} nor {OWN[0]}, so no checkpoint.")
 
 
-def _hub(repository: str, source: str) -> Files:
+def _hub(repository: str, source: str, entry: Entry | None = None) -> Files:
     """Download from Hugging Face; the revision asked for is resolved to a commit, and both files are of that commit."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -77,6 +80,7 @@ def _hub(repository: str, source: str) -> Files:
 
     def find(file: str) -> Path | None:
         nonlocal pinned
+        file = entry.file(file) if entry else file
         try:
             path = Path(huggingface_hub.hf_hub_download(name, file, revision=pinned))
         except LocalEntryNotFoundError as error:
@@ -88,7 +92,7 @@ def _hub(repository: str, source: str) -> Files:
             return None
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise CheckpointError(f"{source}: {file} cannot be fetched: {str(error).splitlines()[0]}") from error
-        pinned = path.parent.name  # the cache keeps a snapshot per commit
+        pinned = snapshot(path, file)
         return path
 
     files = _first_pair(source, find)

@@ -8,9 +8,13 @@ another: a sample's output is what it gives alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Groups = tuple[tuple[int, int], ...]
 """(samples, tokens per sample) of each run of equally long samples; M is the sum of their products."""
@@ -127,20 +131,59 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor, groups: Groups, *args: object) -> Tensor:
-        """X (M, D) fp32 -> (M, D) fp32; `args` go to the attention."""
-        dtype = self.mlp.fc1.weight.dtype
-        x = x + self._drop(self.attn(self.norm1(x).to(dtype), groups, *args), groups)
-        return x + self._drop(self.mlp(self.norm2(x).to(dtype)), groups)
+    def forward(self, x: Tensor, groups: Groups, *args: object, chance: Tensor | None = None) -> Tensor:
+        """X (M, D) fp32 -> (M, D) fp32; `args` go to the attention.
 
-    def _drop(self, x: Tensor, groups: Groups) -> Tensor:
-        """Stochastic depth (training only): the branch of a whole sample is left out with probability `drop_path`."""
-        if not (self.training and self.drop_path):
+        In training each of the two branches is left out of a whole sample with probability `drop_path` (stochastic
+        depth): where `chance` (2, samples), uniform in 0..1 and in packed order, is below it. Without it none is.
+        """
+        dtype = self.mlp.fc1.weight.dtype
+        attended, thought = chance if chance is not None else (None, None)
+        x = x + self._drop(self.attn(self.norm1(x).to(dtype), groups, *args), groups, attended)
+        return x + self._drop(self.mlp(self.norm2(x).to(dtype)), groups, thought)
+
+    def _drop(self, x: Tensor, groups: Groups, chance: Tensor | None) -> Tensor:
+        if chance is None or not (self.training and self.drop_path):
             return x
-        keep = 1 - self.drop_path
         lengths = torch.tensor([n for samples, n in groups for _ in range(samples)], device=x.device)
-        kept = (torch.rand(len(lengths), device=x.device) < keep).to(x.dtype) / keep
+        kept = (chance >= self.drop_path).to(x.dtype) / (1 - self.drop_path)
         return x * kept.repeat_interleave(lengths)[:, None]
+
+
+def chances(seeds: Sequence[int], blocks: int, device: torch.device) -> Tensor:
+    """What decides which branches a sample is without: (blocks, 2, samples) uniform in 0..1.
+
+    Each sample has numbers of its own, so that they do not depend on who shares its batch or its process.
+    """
+    drawn = [np.random.default_rng(seed).random((blocks, 2), np.float32) for seed in seeds]
+    return torch.as_tensor(np.stack(drawn, axis=-1), device=device)
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    groups: Groups,
+    *args: object,
+    chance: Tensor | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """One block after the other.
+
+    Args:
+        blocks: of one transformer.
+        x: (M, D) packed tokens, fp32.
+        groups: who they belong to.
+        args: go to the attentions.
+        chance: (blocks, 2, samples) of `chances`, samples in packed order; None: no block is left out.
+        checkpointing: keep only what enters a block and compute the rest again for the gradient.
+    """
+    for k, block in enumerate(blocks):
+        mine = None if chance is None else chance[k]
+        if checkpointing and torch.is_grad_enabled():
+            x = checkpoint(block, x, groups, *args, chance=mine, use_reentrant=False)  # type: ignore[assignment]
+        else:
+            x = block(x, groups, *args, chance=mine)
+    return x
 
 
 def mixed_frequencies(head_dim: int, heads: int, base: float = 10000.0) -> Tensor:

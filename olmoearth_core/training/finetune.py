@@ -5,238 +5,150 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from olmoearth_core.dataset.dataset import Dataset, open_dataset
-from olmoearth_core.errors import CheckpointError, TrainingError
-from olmoearth_core.models import build_encoder, load_encoder
-from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
-from olmoearth_core.models.encoder import Encoder
-from olmoearth_core.models.precision import resolve_device
-from olmoearth_core.models.segmenter import build_segmenter, load_model, save_card, save_model
-from olmoearth_core.project import Project
+from olmoearth_core.models.card import ModelCard, TaskCard
+from olmoearth_core.models.lora import merge_lora
+from olmoearth_core.models.model_folder import load_model, save_card, save_model
+from olmoearth_core.project import SplitConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_json
-from olmoearth_core.training.data import Windows, gather
+from olmoearth_core.training.data import Windows
+from olmoearth_core.training.judge import judge
 from olmoearth_core.training.loop import State, fit
-from olmoearth_core.training.segmentation import Evaluation, Segmentation
-
-SPLITS = ("train", "validation", "test")
-
-
-def finetune(run: StageRun) -> dict[str, Any]:
-    """Train encoder and head on the training set; keep the best epoch by validation; read the test windows once.
-
-    Leaves weights.safetensors, card.json, card.md, metrics.json (scores and confusion matrices of validation and test,
-    of the saved model as `load_model` gives it to mapping, and in which precision) and history.json (loss and scores
-    of every epoch, in fp32, as it is trained).
-
-    Raises:
-        TrainingError: nothing or one class only to learn from, or a loss that is no longer a number.
-        CheckpointError: base weights that cannot be loaded or are not of the encoder named in project.yaml.
-        DatasetError: a training set that cannot be opened or read.
-    """
-    config = run.project.config
-    classes = config.task.class_names
-    upstream = run.upstream["preprocess"]
-    dataset = open_dataset(upstream.folder)
-    windows = _windows(dataset, classes, run)
-
-    encoder, base = _encoder(run.project)
-    run.progress.note(f"Fine-tuning {encoder.name} from {base.sentence}.")
-    imagery = upstream.manifest.settings["imagery"]
-    card = ModelCard(
-        encoder=encoder.name,
-        base=base,
-        head=HeadSpec(),
-        classes=classes,
-        bands={modality: list(names) for modality, names in dataset.bands.items()},
-        patch_size=config.model.patch_size,
-        window_size=config.model.window_size,
-        resolution=imagery["resolution"],
-        framing=imagery["framing"],
-        training=config.training.model_dump(mode="json"),
-        dataset=TrainingSet(
-            digest=upstream.manifest.outputs_digest,
-            windows={split: len(found) for split, found in windows.items()},
-            pixels={split: _by_class(found, classes) for split, found in windows.items()},
-        ),
-        scores={},
-        intended_use=_intended_use(classes, imagery["resolution"], list(dataset.bands)),
-        restrictions=[*base.restrictions, *_OWN_RESTRICTIONS],
-    )
-    device = resolve_device("auto")
-    run.meter.device = device.type
-    segmenter = build_segmenter(encoder, card, seed=config.training.seed).to(device)
-    task = Segmentation(classes)
-    state = fit(
-        segmenter,
-        task,
-        windows["train"],
-        windows["validation"],
-        config.training,
-        run_key=run.key,
-        scratch=run.scratch,
-        progress=run.progress,
-        meter=run.meter,
-    )
-    card = save_model(run.out, segmenter, card)
-    model = load_model(run.out).segmenter  # the scores are those of the model that maps: from disk, in its precision
-    with run.meter.on_device():
-        judged = {s: task.evaluate(model, windows[s], config.training.batch_size) for s in ("validation", "test")}
-    metrics = _metrics(state, judged, windows, classes, model.encoder.precision)
-    warnings = [told for split in judged for told in _doubts(split, metrics[split], windows, classes)]
-    for warning in warnings:
-        run.progress.note(f"Warning: {warning}")
-    restrictions = [*card.restrictions, *warnings]
-    save_card(run.out, card.model_copy(update={"scores": metrics, "restrictions": restrictions}))
-    write_json(run.out / "metrics.json", metrics)
-    write_json(run.out / "history.json", state.history)
-    return {
-        "base_weights": base.sentence,
-        "weights_sha256": card.weights_sha256,
-        "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "windows": card.dataset.windows,
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-        **{split: _headlines(metrics[split]) for split in judged},
-        "warnings": warnings,
-    }
-
+from olmoearth_core.training.setup import Setup, answers, by_stratum, make_job, missing, prepare
+from olmoearth_core.training.worker import processes, run_workers
 
 FEW_PIXELS = 100
 """A class with fewer labelled pixels in a split has a score that one field decides."""
 NO_BETTER = 0.02
 """A gain in accuracy over the commonest class that counts as none."""
-_OWN_RESTRICTIONS = (
-    "Not judged outside the places, seasons and classes of its training set.",
-    "Scores come from spatial blocks kept out of training, of the same labels: a map needs an independent check.",
-    "Neighbouring blocks touch, with no buffer between them: a test window may lie beside a training window, and a "
-    "labelled polygon that crosses a block's border trains on one side and tests on the other. Scores may be too high.",
-)
 
 
-def _windows(dataset: Dataset, classes: list[str], run: StageRun) -> dict[str, Windows]:
-    """The usable windows of each split; what cannot be learned or judged is refused or told."""
-    splits = dataset.windows["split"].to_numpy()
-    with run.progress.bar("reading the training set", len(splits)) as advance:
-        windows = gather(
-            dataset.read,
-            {split: np.flatnonzero(splits == split).tolist() for split in SPLITS},
-            len(classes),
-            at_once=dataset.at_once,
-            advance=advance,
-        )
-    run.meter.bytes_read += sum(found.bytes_read for found in windows.values())
-    _check_training(windows["train"], classes)
-    for split, found in windows.items():
-        if found.left_out:
-            run.progress.note(
-                f"{found.left_out} {split} windows are left out: no labelled pixel of theirs can be seen."
-            )
-        if note := _note(split, found, classes):
-            run.progress.note(note)
-    return windows
+def finetune(run: StageRun) -> dict[str, Any]:
+    """Train encoder and heads on the training set; keep the best epoch by validation; read the test windows once.
+
+    Leaves weights.safetensors, card.json, card.md, metrics.json (scores of validation and test with intervals, of the
+    saved model as `load_model` gives it to mapping, and in which precision), report.html with its figures, and
+    history.json (loss and scores of every epoch, as it is trained).
+
+    Raises:
+        TrainingError: nothing or one class only to learn from, a recipe that does not fit, no memory for a single
+            window, or a loss that is no longer a number.
+        CheckpointError: base weights that cannot be loaded or are not of the encoder named in project.yaml.
+        DatasetError: a training set that cannot be opened or read.
+    """
+    upstream, progress, meter = run.upstream["preprocess"], run.progress, run.meter
+    setup = prepare(
+        run.project, upstream.folder, upstream.manifest, scratch=run.scratch, progress=progress, meter=meter
+    )
+    recipe, card = setup.recipe, setup.card
+    meter.device = str(setup.model.device)
+    progress.note(f"Fine-tuning {card.encoder} from {card.base.sentence}.")
+    progress.note(f"Recipe: {recipe.name}; {recipe.why}.")
+    count = processes()
+    if count > 1 and not recipe.embeds:
+        run_workers(run, count)  # leave their last checkpoint, which `fit` finds
+    job = make_job(setup, run_key=run.key, scratch=run.scratch, progress=progress, meter=meter)
+    state = fit(job, progress, meter)
+    if recipe.name == "lora":
+        merge_lora(setup.model.encoder)
+    card = save_model(run.out, setup.model, card)
+
+    # the scores are those of the model that maps: from disk, in its precision
+    model = load_model(run.out).predictor
+    metrics = judge(
+        setup.dataset,
+        {split: setup.windows[split].rows for split in setup.windows},
+        lambda split, task: answers(model, setup.windows[split], task, recipe.at_once),
+        run.out,
+        progress=progress,
+        meter=meter,
+    )
+    metrics |= {"chosen_by": _chosen_by(state, card.main), "best_epoch": state.best_epoch}
+    metrics |= {"precision": model.encoder.precision, "recipe": recipe.name, "recipe_why": recipe.why}
+    for split in ("validation", "test"):
+        metrics[split]["note"] = missing(split, setup.windows[split], card.main)
+    warnings = [told for split in ("validation", "test") for told in _doubts(split, metrics[split], setup)]
+    for warning in warnings:
+        progress.note(f"Warning: {warning}")
+    card = _judged(card, metrics, warnings, run.project.config.dataset.split)
+    save_card(run.out, card)
+    write_json(run.out / "metrics.json", metrics)
+    write_json(run.out / "history.json", state.history)
+    return {
+        "base_weights": card.base.sentence,
+        "recipe": f"{recipe.name}: {recipe.why}",
+        "weights_sha256": card.weights_sha256,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "windows": card.dataset.windows,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        **{split: _headlines(metrics[split]) for split in ("validation", "test")},
+        "warnings": warnings,
+    }
 
 
-def _check_training(train: Windows, classes: list[str]) -> None:
-    if not len(train):
-        raise TrainingError(
-            f"Nothing to learn from: {train.left_out or 'no'} windows are in the training split and none holds a "
-            "labelled pixel that any timestep shows. Check labels, dates and dataset.split in project.yaml."
-        )
-    present = [name for name, pixels in _by_class(train, classes).items() if pixels]
-    if len(present) == 1:
-        raise TrainingError(
-            f"The {len(train)} training windows hold the class '{present[0]}' only, so there is nothing to tell apart. "
-            f"Add labels of {', '.join(c for c in classes if c not in present)}, or change dataset.split.seed."
-        )
+def _judged(card: ModelCard, metrics: dict[str, Any], warnings: list[str], split: SplitConfig) -> ModelCard:
+    """The card with scores, the temperatures that make probabilities honest, and what to beware of."""
+    temperatures = metrics["temperatures"]
+    tasks = [task.model_copy(update={"temperature": temperatures.get(task.name, 1.0)}) for task in card.tasks]
+    restrictions = [*card.restrictions, *_own_restrictions(split), *warnings]
+    return card.model_copy(update={"tasks": tasks, "scores": metrics, "restrictions": restrictions})
 
 
-def _note(split: str, windows: Windows, classes: list[str]) -> str:
-    """What is missing from a split, in one sentence; empty where nothing is."""
-    if not len(windows):
-        return f"The {split} split has no labelled pixel that can be seen: there are no {split} scores."
-    absent = [name for name, pixels in _by_class(windows, classes).items() if not pixels]
-    if not absent:
-        return ""
-    consequence = "the model cannot learn it" if split == "train" else "its recall there is unknown"
-    return f"The {split} split has no pixel of {', '.join(absent)}: {consequence}."
-
-
-def _doubts(split: str, scores: dict[str, Any], windows: dict[str, Windows], classes: list[str]) -> Iterator[str]:
-    """Why the scores of a split should not be trusted, or the model should not be used; a sentence each."""
-    if not len(windows[split]):
+def _own_restrictions(split: SplitConfig) -> Iterator[str]:
+    yield "Not judged outside the places, seasons and classes of its training set."
+    if split.kind == "time":
+        yield "Scores come from dates kept out of training, on ground that it saw: another place needs an own check."
         return
-    judged = _by_class(windows[split], classes)
-    few = [f"{pixels} of {name}" for name, pixels in judged.items() if 0 < pixels < FEW_PIXELS]
-    if few:
-        yield f"the {split} split has only few labelled pixels ({', '.join(few)}): its scores are rough."
-    trained = _by_class(windows["train"], classes)
-    commonest = max(classes, key=lambda name: trained[name])
-    alone = judged[commonest] / sum(judged.values())
-    if scores["overall_accuracy"] <= alone + NO_BETTER:
+    yield "Scores come from spatial blocks kept out of training, of the same labels: a map needs an independent check."
+    if split.buffer == 0:
         yield (
-            f"the model is no better on the {split} split (accuracy {scores['overall_accuracy']:.2f}) than calling all "
+            "Neighbouring blocks touch, with no buffer between them (dataset.split.buffer): a test window may lie "
+            "beside a training window, and a labelled polygon that crosses a block's border trains on one side and "
+            "tests on the other. Scores may be too high."
+        )
+
+
+def _chosen_by(state: State, task: TaskCard) -> str:
+    if state.best_score is None:
+        return f"Validation has no score, so the last of {state.epoch} epochs is kept."
+    score = {"segmentation": "mIoU", "classification": "accuracy", "regression": "R2"}[task.kind]
+    stopped = "; training stopped as it did not get better" if state.stopped else ""
+    return f"The best of {state.epoch} epochs by validation {score} is kept: epoch {state.best_epoch}{stopped}."
+
+
+def _doubts(split: str, scores: dict[str, Any], setup: Setup) -> Iterator[str]:
+    """Why the scores of a split should not be trusted, or the model should not be used; a sentence each."""
+    task, windows = setup.card.main, setup.windows[split]
+    if not len(windows) or not windows.pixels.any():
+        return
+    if task.kind == "regression":
+        if scores["r2"] is not None and scores["r2"] <= 0:
+            r2 = f"{scores['r2']:.2f}"
+            yield f"the model is no better on the {split} split than its mean (R2 {r2}): do not use its map."
+        return
+    yield from class_doubts(split, scores["overall_accuracy"], windows, setup.windows["train"], task)
+
+
+def class_doubts(split: str, accuracy: float, windows: Windows, train: Windows, task: TaskCard) -> Iterator[str]:
+    """As `_doubts`, of a task with classes."""
+    judged, trained = by_stratum(windows, task.classes), by_stratum(train, task.classes)
+    what, least = ("windows", 10) if task.kind == "classification" else ("pixels", FEW_PIXELS)
+    few = [f"{labels} of {name}" for name, labels in judged.items() if 0 < labels < least]
+    if few:
+        yield f"the {split} split has only few labelled {what} ({', '.join(few)}): its scores are rough."
+    commonest = max(task.classes, key=lambda name: trained[name])
+    alone = judged[commonest] / sum(judged.values())
+    if accuracy <= alone + NO_BETTER:
+        yield (
+            f"the model is no better on the {split} split (accuracy {accuracy:.2f}) than calling all "
             f"of it {commonest} ({alone:.2f}): do not use its map. More labels or more epochs may help."
         )
 
 
-def _by_class(windows: Windows, classes: list[str]) -> dict[str, int]:
-    return dict(zip(classes, windows.pixels.sum(axis=0).tolist(), strict=True))
-
-
-def _encoder(project: Project) -> tuple[Encoder, BaseWeights]:
-    """The encoder to start from, in fp32, and where its weights come from (no absolute path in it)."""
-    name, weights, seed = project.config.model.encoder, project.config.model.weights, project.config.training.seed
-    if weights is None:
-        encoder = build_encoder(name, seed=seed)
-        return encoder, BaseWeights.model_validate(encoder.origin.card())
-    local = project.path(weights)
-    source = str(local) if "://" not in weights and local.exists() else weights
-    encoder = load_encoder(source, precision="fp32")
-    if encoder.name != name:
-        raise CheckpointError(
-            f"model.weights: {weights} holds {encoder.name}, but model.encoder says {name}; make them agree."
-        )
-    origin = encoder.origin.card()
-    if origin["source"] == source:  # may be an absolute path here; a folder that knows an older origin keeps that
-        origin["source"] = weights
-    return encoder, BaseWeights.model_validate(origin)
-
-
-def _intended_use(classes: list[str], resolution: float, modalities: list[str]) -> str:
-    return (
-        f"Maps {', '.join(classes)} at {resolution:g} m from {', '.join(modalities)}, in places and seasons like those "
-        "of its training set."
-    )
-
-
-def _metrics(
-    state: State, judged: dict[str, Evaluation], windows: dict[str, Windows], classes: list[str], precision: str
-) -> dict[str, Any]:
-    chosen = (
-        f"The best of {state.epoch} epochs by validation mIoU is kept: epoch {state.best_epoch}."
-        if state.best_score is not None
-        else f"Validation has no score, so the last of {state.epoch} epochs is kept."
-    )
-    return {
-        "schema_version": 1,
-        "chosen_by": chosen,
-        "best_epoch": state.best_epoch,
-        "precision": precision,
-        **{
-            split: {
-                **evaluation.scores,
-                "loss": evaluation.loss,
-                "windows": len(windows[split]),
-                "note": _note(split, windows[split], classes),
-            }
-            for split, evaluation in judged.items()
-        },
-    }
-
-
 def _headlines(scores: dict[str, Any]) -> dict[str, Any]:
-    by_class = {name: values["iou"] for name, values in scores["classes"].items()}
-    return {name: scores[name] for name in ("miou", "overall_accuracy", "macro_f1", "note")} | {"iou": by_class}
+    names = ("miou", "overall_accuracy", "macro_f1", "r2", "rmse", "mae", "bias", "unit", "note")
+    told = {name: scores[name] for name in names if name in scores}
+    if "classes" in scores:
+        told["iou"] = {name: values["iou"] for name, values in scores["classes"].items()}
+    return told

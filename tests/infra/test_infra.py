@@ -51,7 +51,7 @@ def settings(compose: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def test_the_services_of_the_house(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"postgres", "store", "buckets", "prefect", "mlflow", "worker"}
+    assert set(compose["services"]) == {"postgres", "store", "buckets", "prefect", "mlflow", "worker", "trainer"}
     for name, service in compose["services"].items():
         for other, condition in service.get("depends_on", {}).items():
             assert other in compose["services"], name
@@ -66,6 +66,7 @@ def test_every_olmoearth_setting_exists_and_the_worker_sets_them_all(settings: d
     for service, environment in settings.items():
         assert {name for name in environment if name.startswith("OLMOEARTH_")} <= known, service
     assert known <= set(settings["worker"])
+    assert settings["trainer"] == settings["worker"]
 
 
 def test_the_worker_s_settings_make_a_workspace(

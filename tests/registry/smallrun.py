@@ -19,8 +19,9 @@ from smallmap import CLASSES, FRAMING, layers, square, write_area
 
 from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.models import build_encoder
-from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
-from olmoearth_core.models.segmenter import build_segmenter, save_model
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
+from olmoearth_core.models.model_folder import save_model
+from olmoearth_core.models.predictor import build_predictor
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult, StageRun, run_stage
@@ -94,8 +95,7 @@ def _finetune(run: StageRun) -> dict[str, Any]:
     card = ModelCard(
         encoder="v1.1-nano",
         base=BaseWeights(source="random", licence="none", seed=config.training.seed),
-        head=HeadSpec(hidden=8),
-        classes=config.task.class_names,
+        tasks=[TaskCard(classes=config.task.class_names, head=HeadSpec(hidden=8))],
         bands={"sentinel2_l2a": ["B02", "B03", "B04", "B08"]},
         patch_size=config.model.patch_size,
         window_size=config.model.window_size,
@@ -107,9 +107,11 @@ def _finetune(run: StageRun) -> dict[str, Any]:
         intended_use="Tests.",
         restrictions=[],
     )
-    save_model(run.out, build_segmenter(build_encoder(card.encoder, seed=config.training.seed), card), card)
+    save_model(run.out, build_predictor(build_encoder(card.encoder, seed=config.training.seed), card), card)
     write_json(run.out / "metrics.json", {"chosen_by": "test", "test": SCORES})
-    epochs = [{"epoch": k, "loss": 1 / k, "validation": {"miou": k / 10}} for k in range(1, config.training.epochs + 1)]
+    epochs = [
+        {"epoch": k, "loss": 1 / k, "validation": {"miou": k / 10}} for k in range(1, (config.training.epochs or 3) + 1)
+    ]
     write_json(run.out / "history.json", epochs)
     run.meter.device_seconds += 1.5
     return {"test": {"miou": 0.5}}

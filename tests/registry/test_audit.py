@@ -314,7 +314,7 @@ def test_a_manifest_that_was_changed(house: House, stage: str, what: str) -> Non
 def test_a_manifest_whose_settings_were_changed(house: House) -> None:
     path = house.results["finetune"].folder / "manifest.json"
     before = path.read_text()
-    path.write_text(before.replace('"learning_rate": 0.001', '"learning_rate": 0.002'))
+    path.write_text(before.replace('"weight_decay": 0.01', '"weight_decay": 0.02'))
     assert path.read_text() != before
     try:
         report = house.audit()

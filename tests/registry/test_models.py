@@ -19,7 +19,7 @@ import pytest
 import smallrun
 
 from olmoearth_core.digest import sha256_file
-from olmoearth_core.models.segmenter import load_model
+from olmoearth_core.models.model_folder import load_model
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.errors import ModelError

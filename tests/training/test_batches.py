@@ -10,9 +10,14 @@ from training_set import only, shore_sample, unlabelled
 
 from olmoearth_core.dataset.cubes import Sample
 from olmoearth_core.labels.windows import IGNORE
+from olmoearth_core.models.card import TaskCard
+from olmoearth_core.project import AugmentConfig
 from olmoearth_core.training import augment
 from olmoearth_core.training.augment import VIEWS, view
-from olmoearth_core.training.data import Windows, gather
+from olmoearth_core.training.data import Batch, Order, Windows, gather
+
+MAIN = {"main": TaskCard(classes=["land", "water"])}
+TURNS = AugmentConfig(brightness=0, timestep_drop=0)
 
 
 def _blind(sample: Sample) -> Sample:
@@ -24,15 +29,19 @@ def _shore(rows: Sequence[int]) -> list[Sample]:
 
 
 def _windows(count: int, memory: int = 2**30) -> Windows:
-    return gather(_shore, {"train": range(count)}, 2, at_once=4, memory=memory)["train"]
+    return gather(_shore, {"train": range(count)}, MAIN, {"main": 2}, at_once=4, memory=memory)["train"]
+
+
+def _epoch(windows: Windows, batch_size: int, seed: int, augment: AugmentConfig, **share: int) -> list[Batch | None]:
+    return list(windows.shuffled(Order(batch_size, seed, 0, augment, **share)))
 
 
 def test_every_window_comes_once_in_an_order_that_the_seed_alone_decides() -> None:
     windows = _windows(10)
 
     def order(seed: int) -> list[int]:
-        batches = list(windows.shuffled(4, (seed, 0), augment=True))
-        assert [len(b.target) for b in batches] == [4, 4, 2]
+        batches = [b for b in _epoch(windows, 4, seed, AugmentConfig()) if b is not None]
+        assert [len(b) for b in batches] == [4, 4, 2]
         return [int(row) for b in batches for row in b.rows]
 
     assert sorted(order(0)) == list(range(10))
@@ -40,17 +49,16 @@ def test_every_window_comes_once_in_an_order_that_the_seed_alone_decides() -> No
     assert order(0) != order(1)
 
 
-def test_a_window_is_turned_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "GAIN", 0.0)
-    monkeypatch.setattr(augment, "DROP", 0.0)
-    first = next(_windows(8).shuffled(8, (3, 1), augment=True))
+def test_a_window_is_turned_as_one() -> None:
+    (first,) = _epoch(_windows(8), 8, 3, TURNS)
+    assert first is not None
     turned = 0
     for i, row in enumerate(first.rows):
         sample = shore_sample(int(row))
         matching = [
             v
             for v in range(VIEWS)
-            if np.array_equal(first.target[i], view(sample.target, v))
+            if np.array_equal(first.truths["main"].strata[i], view(sample.target, v))
             and np.array_equal(first.inputs["sentinel2_l2a"][i], view(sample.inputs["sentinel2_l2a"], v))
         ]
         assert matching
@@ -59,37 +67,96 @@ def test_a_window_is_turned_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_brightness_is_of_a_band_in_a_timestep_and_nodata_stays() -> None:
-    cube = np.full((64, 2, 4, 8, 8), 5000, np.uint16)
-    cube[:, :, :, 0] = 0
-    cube[:, :, :, 1] = 1
-    cube[:, :, :, 2] = 65535
-    shown = augment.brighten(cube, np.random.default_rng(0))
+    cube = np.full((2, 4, 8, 8), 5000, np.uint16)
+    cube[:, :, 0] = 0
+    cube[:, :, 1] = 1
+    cube[:, :, 2] = 65535
+    config = AugmentConfig()
+    shown = np.stack([augment.brighten(cube, config, np.random.default_rng(seed)) for seed in range(64)])
     assert shown.dtype == cube.dtype
     assert (shown[:, :, :, 0] == 0).all()
     assert (shown[:, :, :, 1] == 1).all()
     assert (shown[:, :, :, 2] >= 50_000).all()  # no overflow
     assert (shown[..., 3:, :] == shown[..., 3:4, :1]).all()  # the same for the whole window
     gains = shown[..., 3, 0] / 5000 - 1
-    assert 0.9 * augment.GAIN < gains.std() < 1.1 * augment.GAIN
+    assert 0.85 * config.brightness < gains.std() < 1.15 * config.brightness
     assert 0.5 < gains.mean(axis=2).std() / gains.std() < 0.9  # a share of it is common to all bands
+
+
+def test_noise_is_of_each_pixel_and_radar_is_changed_in_decibels() -> None:
+    config = AugmentConfig(brightness=0, noise=0.01)
+    optical = augment.brighten(np.full((1, 1, 64, 64), 5000, np.uint16), config, np.random.default_rng(0))
+    assert 0.9 < optical.std() / 50 < 1.1
+    radar = np.full((1, 1, 64, 64), -12, np.float32)
+    radar[0, 0, 0] = 0
+    shown = augment.brighten(radar, config, np.random.default_rng(0))
+    assert shown.dtype == np.float32
+    assert (shown[0, 0, 0] == 0).all()
+    assert 0.9 < shown[0, 0, 1:].std() / (0.01 * augment.DECIBELS) < 1.1
 
 
 def test_timesteps_are_hidden_but_no_labelled_pixel() -> None:
     random = np.random.default_rng(0)
     valid = random.random((200, 3, 4, 4)) < 0.5
     labelled = valid.any(axis=1) & (random.random((200, 4, 4)) < 0.3)
-    given = {"a": valid, "b": np.zeros_like(valid)}
-    kept = augment.hide_timesteps(given, labelled, random)
-    hidden = (valid & ~kept["a"]).any(axis=(2, 3))
-    assert 0.02 < hidden.mean() < 0.12
-    assert (kept["a"] == valid & ~hidden[:, :, None, None]).all()
-    assert kept["a"].any(axis=1)[labelled].all()
-    all_labelled = augment.hide_timesteps(given, valid.any(axis=1), random)["a"]
-    assert (all_labelled.any(axis=1) == valid.any(axis=1)).all()
+
+    def hidden(config: AugmentConfig, seen: np.ndarray) -> np.ndarray:
+        kept = [
+            augment.hide({"a": v, "b": np.zeros_like(v)}, w, config, random)["a"]
+            for v, w in zip(valid, seen, strict=True)
+        ]
+        assert np.stack(kept).any(axis=1)[seen].all()
+        gone = (valid & ~np.stack(kept)).any(axis=(2, 3))
+        assert (np.stack(kept) == valid & ~gone[:, :, None, None]).all()
+        return gone
+
+    assert 0.01 < hidden(AugmentConfig(), labelled).mean() < 0.12
+    assert 0.2 < hidden(AugmentConfig(timestep_drop=0.5), np.zeros_like(labelled)).mean() < 0.6
+    assert not hidden(AugmentConfig(timestep_drop=0.9), valid.any(axis=1)).all(axis=1).any()
+
+
+def test_a_modality_is_hidden_but_never_the_last() -> None:
+    random, config = np.random.default_rng(0), AugmentConfig(timestep_drop=0, modality_drop=0.9)
+    valid = {name: np.ones((2, 4, 4), bool) for name in "abc"}
+    kept = [augment.hide(valid, np.ones((4, 4), bool), config, random) for _ in range(50)]
+    left = [sum(mask.any() for mask in masks.values()) for masks in kept]
+    assert min(left) == 1
+    assert max(left) > 1
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_a_step_and_see_what_one_process_sees(processes: int) -> None:
+    alone = _epoch(_windows(7), 4, 0, AugmentConfig())
+    shares = [_epoch(_windows(7), 4, 0, AugmentConfig(), rank=r, processes=processes) for r in range(processes)]
+    for step, whole in enumerate(alone):
+        assert whole is not None
+        parts = [share[step] for share in shares]
+        rows = [int(row) for part in parts if part is not None for row in part.rows]
+        assert sorted(rows) == sorted(whole.rows.tolist())
+        for part in (part for part in parts if part is not None):
+            for k, row in enumerate(part.rows):
+                place = whole.rows.tolist().index(row)
+                assert np.array_equal(part.inputs["sentinel2_l2a"][k], whole.inputs["sentinel2_l2a"][place])
+                assert part.seeds is not None
+                assert whole.seeds is not None
+                assert part.seeds[k] == whole.seeds[place]
+
+
+def test_a_window_of_a_classification_has_one_class() -> None:
+    task = {"main": TaskCard(kind="classification", classes=["land", "water"])}
+    found = gather(
+        lambda rows: [only(shore_sample(r), r % 2) for r in rows], {"train": range(6)}, task, {"main": 2}, at_once=2
+    )
+    (batch,) = _epoch(found["train"], 8, 0, AugmentConfig())
+    assert batch is not None
+    assert batch.truths["main"].strata.shape == (6, 1, 1)
+    assert batch.truths["main"].strata.ravel().tolist() == (batch.rows % 2).tolist()
+    assert found["train"].pixels.sum(axis=0).tolist() == [3, 3]
 
 
 def test_without_augmentation_batches_are_as_on_disk() -> None:
-    for batch in _windows(6).shuffled(4, (0, 0), augment=False):
+    for batch in _epoch(_windows(6), 4, 0, AugmentConfig.none()):
+        assert batch is not None
         for i, row in enumerate(batch.rows):
             assert np.array_equal(batch.inputs["sentinel2_l2a"][i], shore_sample(int(row)).inputs["sentinel2_l2a"])
             assert batch.valid["sentinel2_l2a"][i].all()
@@ -102,7 +169,9 @@ def test_the_eight_views_differ() -> None:
 
 def test_windows_without_anything_to_learn_are_left_out() -> None:
     samples = [shore_sample(0), unlabelled(shore_sample(1)), _blind(shore_sample(2)), only(shore_sample(3), 1)]
-    windows = gather(lambda rows: [samples[row] for row in rows], {"train": range(4)}, 2, at_once=3)["train"]
+    windows = gather(lambda rows: [samples[row] for row in rows], {"train": range(4)}, MAIN, {"main": 2}, at_once=3)[
+        "train"
+    ]
     assert windows.rows.tolist() == [0, 3]
     assert windows.left_out == 2
     assert windows.pixels[1, 0] == 0
@@ -113,10 +182,11 @@ def test_a_label_that_no_timestep_shows_is_ignored() -> None:
     sample = shore_sample(0)
     sample.valid["sentinel2_l2a"][:, :8] = False
     sample.valid["sentinel2_l2a"][1, 0, 0] = True
-    batch = next(gather(lambda _rows: [sample], {"train": [0]}, 2, at_once=1)["train"].in_order(1))
-    assert batch.target[0, 0, 0] == sample.target[0, 0]
-    assert (batch.target[0, :8].ravel()[1:] == IGNORE).all()
-    assert np.array_equal(batch.target[0, 8:], sample.target[8:])
+    batch = next(gather(lambda _rows: [sample], {"train": [0]}, MAIN, {"main": 2}, at_once=1)["train"].in_order(1))
+    target = batch.truths["main"].strata[0]
+    assert target[0, 0] == sample.target[0, 0]
+    assert (target[:8].ravel()[1:] == IGNORE).all()
+    assert np.array_equal(target[8:], sample.target[8:])
 
 
 @pytest.mark.parametrize("memory", [0, 5000])
@@ -133,8 +203,8 @@ def test_an_unreadable_window_stops_the_batches() -> None:
         raise OSError(f"row {rows[0]}")
 
     with pytest.raises(OSError, match="row 0"):
-        list(Windows(broken, windows.rows, windows.pixels, 0, 0).in_order(2))
+        list(Windows(broken, MAIN, windows.rows, windows.counts, 0, 0).in_order(2))
 
 
 def test_no_windows_give_no_batches() -> None:
-    assert list(gather(_shore, {"test": []}, 2, at_once=1)["test"].in_order(4)) == []
+    assert list(gather(_shore, {"test": []}, MAIN, {"main": 2}, at_once=1)["test"].in_order(4)) == []

@@ -22,12 +22,14 @@ from olmoearth_core.dataset.dataset import open_dataset
 from olmoearth_core.errors import CheckpointError, TrainingError
 from olmoearth_core.manifest import SCRATCH
 from olmoearth_core.models import build_encoder, save_encoder
+from olmoearth_core.models.card import TaskCard
+from olmoearth_core.models.model_folder import WEIGHTS, load_model
 from olmoearth_core.models.origin import Origin
-from olmoearth_core.models.segmenter import WEIGHTS, load_model
 from olmoearth_core.stage import StageRun
-from olmoearth_core.training.data import Windows, gather
-from olmoearth_core.training.finetune import _doubts, finetune
-from olmoearth_core.training.segmentation import Segmentation
+from olmoearth_core.training.data import Windows
+from olmoearth_core.training.finetune import class_doubts, finetune
+from olmoearth_core.training.setup import answers, usable_windows
+from olmoearth_core.training.tally import tally
 
 OUTPUTS = ["card.json", "card.md", "history.json", "metrics.json", "weights.safetensors"]
 
@@ -83,7 +85,7 @@ def test_the_history_has_every_epoch_and_the_best_is_kept(trained: StageRun) -> 
 def test_the_scores_are_those_of_the_model_that_maps(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    monkeypatch.setattr("olmoearth_core.models.segmenter.resolve_precision", lambda _asked, _device: precision)
+    monkeypatch.setattr("olmoearth_core.models.model_folder.resolve_precision", lambda _asked, _device: precision)
     run = stage_run(dataset, tmp_path / "out", training={"epochs": 1})
     finetune(run)
     metrics = json.loads((run.out / "metrics.json").read_text())
@@ -91,13 +93,14 @@ def test_the_scores_are_those_of_the_model_that_maps(
     assert card["scores"] == metrics
     assert metrics["precision"] == precision
     assert f"loaded for mapping, in {precision}." in (run.out / "card.md").read_text()
-    model = load_model(run.out).segmenter
+    trained = load_model(run.out)
     opened = open_dataset(dataset)
-    windows = gather(opened.read, {"test": opened.indices("test")}, 2, at_once=2)["test"]
-    judged = Segmentation(["land", "water"]).evaluate(model, windows, 4)
-    assert model.encoder.precision == precision
-    assert metrics["test"]["loss"] == judged.loss  # to the last digit
-    assert metrics["test"]["confusion"] == judged.scores["confusion"]
+    windows = usable_windows(opened, {"main": trained.card.main}, Notes(), run.meter)["test"]
+    said = answers(trained.predictor, windows, "main", 4)
+    judged = tally(said, opened.tasks["main"], trained.card.main.temperature).scores()
+    assert trained.predictor.encoder.precision == precision
+    assert metrics["test"]["log_loss"] == judged["log_loss"]  # to the last digit
+    assert metrics["test"]["confusion"] == judged["confusion"]
 
 
 def test_outputs_of_a_whole_run_that_lie_there_change_nothing(trained: StageRun, dataset: Path, tmp_path: Path) -> None:
@@ -310,12 +313,13 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_saved(dataset: Path, tmp_
 
 
 def test_a_model_that_is_no_better_than_the_commonest_class_is_told() -> None:
+    task = TaskCard(classes=["land", "water"])
+
     def windows(land: int, water: int) -> Windows:
-        return Windows(lambda _rows: [], np.arange(1), np.array([[land, water]]), 0, 0)
+        return Windows(lambda _rows: [], {"main": task}, np.arange(1), {"main": np.array([[land, water]])}, 0, 0)
 
     def told(accuracy: float, land: int, water: int) -> list[str]:
-        found = {"train": windows(9000, 1000), "test": windows(land, water)}
-        return list(_doubts("test", {"overall_accuracy": accuracy}, found, ["land", "water"]))
+        return list(class_doubts("test", accuracy, windows(land, water), windows(9000, 1000), task))
 
     assert told(0.9, 800, 200) == []
     (warning,) = told(0.81, 800, 200)

@@ -14,17 +14,9 @@ from safetensors.torch import load_file, save_file
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError, EncoderInputError
 from olmoearth_core.models import build_encoder
-from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
-from olmoearth_core.models.heads import PatchUpsampler
-from olmoearth_core.models.segmenter import (
-    WEIGHTS,
-    Segmenter,
-    TrainedModel,
-    build_segmenter,
-    load_model,
-    read_card,
-    save_model,
-)
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
+from olmoearth_core.models.model_folder import WEIGHTS, load_model, read_card, save_model
+from olmoearth_core.models.predictor import Predictor, TrainedModel, build_predictor
 
 BANDS = ["B02", "B03", "B04", "B08"]
 Batch = tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
@@ -35,8 +27,7 @@ def _card(**changes: object) -> ModelCard:
     values = {
         "encoder": "v1.1-nano",
         "base": BaseWeights(source="random", licence="none", seed=0),
-        "head": HeadSpec(hidden=8),
-        "classes": ["land", "water", "snow"],
+        "tasks": [TaskCard(classes=["land", "water", "snow"], head=HeadSpec(hidden=8))],
         "bands": {"sentinel2_l2a": BANDS},
         "patch_size": 4,
         "window_size": 16,
@@ -51,8 +42,8 @@ def _card(**changes: object) -> ModelCard:
     return ModelCard.model_validate(values | changes)
 
 
-def _segmenter(seed: int = 0) -> Segmenter:
-    return build_segmenter(build_encoder("v1.1-nano", seed=seed), _card(), seed=seed).eval()
+def _predictor(seed: int = 0, **changes: object) -> Predictor:
+    return build_predictor(build_encoder("v1.1-nano", seed=seed), _card(**changes), seed=seed).eval()
 
 
 def _batch(windows: int = 3) -> Batch:
@@ -65,7 +56,7 @@ def _batch(windows: int = 3) -> Batch:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
-    save_model(path, _segmenter(), _card())
+    save_model(path, _predictor(), _card())
     return path
 
 
@@ -76,24 +67,8 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("patch_size", [1, 2, 4, 8])
-def test_the_head_gives_each_pixel_a_score_for_each_class(patch_size: int) -> None:
-    head = PatchUpsampler(width=16, outputs=5, patch_size=patch_size, hidden=4)
-    assert head(torch.randn(2, 16, 3, 4)).shape == (2, 5, 3 * patch_size, 4 * patch_size)
-
-
-def test_a_token_speaks_for_its_own_pixels() -> None:
-    head = PatchUpsampler(width=16, outputs=2, patch_size=4, hidden=4)
-    features = torch.randn(1, 16, 3, 3)
-    spread = head.to_pixels(head.spread(features))
-    features[0, :, 1, 2] += 1
-    changed = (head.to_pixels(head.spread(features)) != spread).any(dim=1)[0]
-    assert changed[4:8, 8:12].all()
-    assert changed.sum() == 16
-
-
 def test_predictions_are_probabilities_and_the_same_each_time() -> None:
-    model = TrainedModel(_card(), _segmenter())
+    model = TrainedModel(_card(), _predictor())
     inputs, dates, valid = _batch()
     probabilities = model.predict(inputs, dates, valid)
     assert probabilities.shape == (3, 3, 16, 16)
@@ -103,7 +78,7 @@ def test_predictions_are_probabilities_and_the_same_each_time() -> None:
 
 
 def test_a_window_without_a_valid_pixel_is_uniform_and_harms_no_other() -> None:
-    model = TrainedModel(_card(), _segmenter())
+    model = TrainedModel(_card(), _predictor())
     inputs, dates, valid = _batch()
     alone = model.predict(inputs, dates, valid)
     valid["sentinel2_l2a"][1] = False
@@ -118,41 +93,41 @@ def test_a_batch_with_valid_pixels_but_no_token_is_finite() -> None:
     inputs, dates, valid = _batch(1)
     valid["sentinel2_l2a"][:] = False
     valid["sentinel2_l2a"][0, 0, 1, 1] = True  # a patch counts by its upper left pixel only
-    assert np.isfinite(TrainedModel(_card(), _segmenter()).predict(inputs, dates, valid)).all()
+    assert np.isfinite(TrainedModel(_card(), _predictor()).predict(inputs, dates, valid)).all()
 
 
 def test_wrong_inputs_are_refused() -> None:
     inputs, dates, valid = _batch()
     short = {"sentinel2_l2a": inputs["sentinel2_l2a"][:, :, :3]}
     with pytest.raises(EncoderInputError, match="3 channels"):
-        TrainedModel(_card(), _segmenter()).predict(short, dates, valid)
+        TrainedModel(_card(), _predictor()).predict(short, dates, valid)
 
 
 def test_the_head_depends_on_the_seed_and_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    first, again, other = _segmenter(0), _segmenter(0), _segmenter(1)
+    first, again, other = _predictor(0), _predictor(0), _predictor(1)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(first.head.spread.weight, again.head.spread.weight)
-    assert not torch.equal(first.head.spread.weight, other.head.spread.weight)
+    assert torch.equal(first.heads["main"].spread.weight, again.heads["main"].spread.weight)
+    assert not torch.equal(first.heads["main"].spread.weight, other.heads["main"].spread.weight)
 
 
 def test_a_saved_model_predicts_the_same_bits(folder: Path) -> None:
     loaded = load_model(folder, device="cpu", precision="fp32")
     batch = _batch()
-    assert np.array_equal(loaded.predict(*batch), TrainedModel(_card(), _segmenter()).predict(*batch))
+    assert np.array_equal(loaded.predict(*batch), TrainedModel(_card(), _predictor()).predict(*batch))
     assert loaded.card.weights_sha256 == sha256_file(folder / WEIGHTS)
     assert loaded.card.classes == ["land", "water", "snow"]
 
 
 def test_bf16_is_near_fp32(folder: Path) -> None:
     loaded = load_model(folder, device="cpu", precision="bf16")
-    assert loaded.segmenter.encoder.precision == "bf16"
+    assert loaded.predictor.encoder.precision == "bf16"
     exact = load_model(folder, device="cpu", precision="fp32")
     assert np.allclose(loaded.predict(*_batch()), exact.predict(*_batch()), atol=0.03)
 
 
 def test_equal_models_give_equal_files(folder: Path, tmp_path: Path) -> None:
-    save_model(tmp_path, _segmenter(), _card())
+    save_model(tmp_path, _predictor(), _card())
     for file in sorted(folder.iterdir()):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
@@ -184,10 +159,10 @@ def _resign(folder: Path) -> None:
 def test_weights_that_do_not_fit_are_refused_by_the_name_of_the_key(copy: Path) -> None:
     weights = load_file(copy / WEIGHTS)
     cases = {
-        r"lacks 'head\.score\.bias'": {k: v for k, v in weights.items() if k != "head.score.bias"},
-        r"holds 'head\.extra'": weights | {"head.extra": torch.zeros(1)},
-        r"'head\.score\.bias' has shape \(4,\); the card's model needs \(3,\)": weights
-        | {"head.score.bias": torch.zeros(4)},
+        r"lacks 'heads\.main\.score\.bias'": {k: v for k, v in weights.items() if k != "heads.main.score.bias"},
+        r"holds 'heads\.main\.extra'": weights | {"heads.main.extra": torch.zeros(1)},
+        r"'heads\.main\.score\.bias' has shape \(4,\); the card's model needs \(3,\)": weights
+        | {"heads.main.score.bias": torch.zeros(4)},
     }
     for message, changed in cases.items():
         save_file(changed, copy / WEIGHTS)
@@ -215,13 +190,62 @@ def test_missing_files_are_named(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 2}', "schema_version 2; this version of the platform reads 1"),
+        ('{"schema_version": 1}', "schema_version 1; this version of the platform reads 2"),
         ("[]", "schema_version None"),
         ("{", "not readable as JSON"),
-        ('{"schema_version": 1, "encoder": "v1.1-nano"}', "not a whole model card .*classes: Field required"),
+        ('{"schema_version": 2, "encoder": "v1.1-nano"}', "not a whole model card .*tasks: Field required"),
     ],
 )
 def test_a_card_that_cannot_be_used_is_refused(copy: Path, text: str, message: str) -> None:
     (copy / "card.json").write_text(text)
     with pytest.raises(CheckpointError, match=message):
         read_card(copy)
+
+
+MEASURED = TaskCard(name="cover", kind="regression", unit="%", range=(0.0, 100.0), head=HeadSpec(kind="unet", hidden=8))
+EVENT = TaskCard(name="event", kind="classification", classes=["fire", "flood"], head=HeadSpec(kind="pool", hidden=8))
+
+
+def test_a_regression_stays_within_its_range_and_says_the_middle_where_it_sees_nothing() -> None:
+    model = TrainedModel(_card(tasks=[MEASURED]), _predictor(tasks=[MEASURED]))
+    with torch.no_grad():
+        model.predictor.heads["cover"].score.weight.mul_(100)
+    inputs, dates, valid = _batch()
+    valid["sentinel2_l2a"][1] = False
+    estimates = model.predict(inputs, dates, valid)
+    assert estimates.shape == (3, 1, 16, 16)
+    assert estimates.min() >= 0
+    assert estimates.max() <= 100
+    assert estimates[0].std() > 1
+    assert (estimates[1] == 50).all()
+
+
+def test_a_classification_says_the_same_of_all_pixels_of_a_window() -> None:
+    model = TrainedModel(_card(tasks=[EVENT]), _predictor(tasks=[EVENT]))
+    said = model.predict(*_batch())
+    assert said.shape == (3, 2, 16, 16)
+    assert (said == said[:, :, :1, :1]).all()
+    assert np.allclose(said.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_temperature_makes_probabilities_softer_and_changes_no_class() -> None:
+    plain = TrainedModel(_card(), _predictor())
+    soft = TrainedModel(_card(tasks=[_card().main.model_copy(update={"temperature": 3.0})]), _predictor())
+    sharp, mild = plain.predict(*_batch()), soft.predict(*_batch())
+    assert mild.max() < sharp.max()
+    assert np.array_equal(sharp.argmax(axis=1), mild.argmax(axis=1))
+
+
+def test_several_tasks_share_an_encoder_and_survive_the_folder(tmp_path: Path) -> None:
+    card = _card(tasks=[MEASURED, EVENT, _card().main])
+    predictor = build_predictor(build_encoder("v1.1-nano"), card).eval()
+    save_model(tmp_path, predictor, card)
+    loaded = load_model(tmp_path, device="cpu", precision="fp32").predictor
+    with torch.inference_mode():
+        before, after = predictor(*_batch()), loaded(*_batch())
+    assert {name: tuple(said.shape) for name, said in after.items()} == {
+        "cover": (3, 1, 16, 16),
+        "event": (3, 2, 1, 1),
+        "main": (3, 3, 16, 16),
+    }
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -1,0 +1,141 @@
+"""What a frozen encoder sees, kept: a head then learns on it without the encoder computing anything again.
+
+Each window is encoded once, as it is. A turned window is taken to look like the turned map of its features: not exactly
+so, but it costs nothing and keeps a head from learning north.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from olmoearth_core.dataset.cubes import Truth
+from olmoearth_core.models.predictor import Predictor
+from olmoearth_core.progress import Progress
+from olmoearth_core.stage import Meter
+from olmoearth_core.store import whole_file
+from olmoearth_core.training.augment import drawn_view, view
+from olmoearth_core.training.data import Batch, Order, Windows, ahead
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The windows of one split as a frozen encoder sees them; stands in for `Windows`.
+
+    Attributes:
+        windows: what was seen.
+        features: (N, D, h, w) float32, mapped from a file.
+        pixels: (N, P, H, W) float16, mapped from a file; None where no head looks at pixels.
+        truths: task -> of all windows, (N, H, W).
+    """
+
+    windows: Windows
+    features: np.ndarray
+    pixels: np.ndarray | None
+    truths: dict[str, Truth]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N,) rows of the dataset's window table."""
+        return self.windows.rows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Every window once, as it is."""
+        plan = [np.arange(first, min(first + batch_size, len(self))) for first in range(0, len(self), batch_size)]
+        for positions in plan:
+            yield self._batch(positions)
+
+    def shuffled(self, order: Order, prepare: Callable[[Batch], Batch] = lambda batch: batch) -> Iterator[Batch | None]:
+        """As `Windows.shuffled`; of the changes only the view is shown."""
+
+        def make(positions: np.ndarray) -> Batch | None:
+            return prepare(self._turned(self._batch(positions), order)) if len(positions) else None
+
+        return ahead(order.steps(len(self)), make)
+
+    def _batch(self, positions: np.ndarray) -> Batch:
+        return Batch(
+            rows=self.windows.rows[positions],
+            truths={n: Truth(t.strata[positions], _taken(t.values, positions)) for n, t in self.truths.items()},
+            features=np.ascontiguousarray(self.features[positions]),
+            pixels=_taken(self.pixels, positions),
+        )
+
+    def _turned(self, batch: Batch, order: Order) -> Batch:
+        turns = [drawn_view(order.augment, np.random.default_rng(seed)) for seed in order.seeds(batch.rows).tolist()]
+
+        def each(array: Any) -> Any:
+            return None if array is None else np.stack([view(a, t) for a, t in zip(array, turns, strict=True)])
+
+        truths = {name: Truth(each(t.strata), each(t.values)) for name, t in batch.truths.items()}
+        return replace(batch, truths=truths, features=each(batch.features), pixels=each(batch.pixels))
+
+
+def embed(
+    model: Predictor, windows: Windows, folder: Path, *, batch_size: int, progress: Progress, meter: Meter
+) -> Embedded:
+    """See every window once with the encoder of `model`, in evaluation mode, or find what was seen before.
+
+    Args:
+        model: its encoder looks; it stays as it is.
+        windows: what at.
+        folder: keeps features.npy and pixels.npy, whole or not at all; the caller vouches that it belongs to these
+            windows and this encoder.
+        batch_size: windows at once.
+        progress: is told the windows.
+        meter: is told the device seconds.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    places = {"features": folder / "features.npy"} | ({"pixels": folder / "pixels.npy"} if model.uses_pixels else {})
+    truths = [batch.truths for batch in windows.in_order(batch_size)] if len(windows) else []
+    if len(windows) and not all(path.is_file() for path in places.values()):
+        _look(model, windows, places, batch_size, progress, meter)
+    kept = {name: np.load(path, mmap_mode="r") if len(windows) else np.empty((0,)) for name, path in places.items()}
+    return Embedded(windows, kept["features"], kept.get("pixels"), _joined(truths))
+
+
+def _look(
+    model: Predictor, windows: Windows, places: dict[str, Path], batch_size: int, progress: Progress, meter: Meter
+) -> None:
+    model.encoder.eval()
+    with ExitStack() as files, progress.bar("looking at the windows", len(windows)) as advance:
+        partial = {name: files.enter_context(whole_file(path)) for name, path in places.items()}
+        arrays: dict[str, np.memmap[Any, Any]] = {}
+        first = 0
+        for batch in windows.in_order(batch_size):
+            with torch.inference_mode(), meter.on_device():
+                seen = model.look(batch.inputs, batch.dates, batch.valid)
+                found = {"features": seen.features.float(), "pixels": seen.pixels}
+                parts = {n: t.to("cpu").numpy() for n, t in found.items() if t is not None and n in places}
+            for name, part in parts.items():
+                if name not in arrays:
+                    dtype, shape = ("float16" if name == "pixels" else "float32"), (len(windows), *part.shape[1:])
+                    arrays[name] = np.lib.format.open_memmap(partial[name], mode="w+", dtype=dtype, shape=shape)
+                arrays[name][first : first + len(batch)] = part
+            first += len(batch)
+            advance(len(batch))
+        for array in arrays.values():
+            array.flush()
+
+
+def _joined(parts: list[dict[str, Truth]]) -> dict[str, Truth]:
+    joined = {}
+    for name, first in (parts[0] if parts else {}).items():
+        values = None if first.values is None else np.concatenate([p[name].values for p in parts])  # type: ignore[misc]
+        joined[name] = Truth(np.concatenate([p[name].strata for p in parts]), values)
+    return joined
+
+
+def _taken(array: np.ndarray | None, positions: np.ndarray) -> np.ndarray | None:
+    return None if array is None else np.ascontiguousarray(array[positions])

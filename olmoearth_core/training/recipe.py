@@ -1,0 +1,166 @@
+"""Recipes: which weights learn, how long and how fast, resolved from project.yaml and what there is to learn from.
+
+head_only             the encoder sees each window once; the head learns on what it kept
+freeze_then_unfreeze  the head alone first, then all
+layer_decay           all, lower layers more slowly
+lora                  the head, and a small product beside each of the encoder's matrices
+full                  all alike
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from olmoearth_core.project import ProjectConfig
+from olmoearth_core.project_training import AugmentConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `auto` decides by.
+
+    Attributes:
+        pretrained: the encoder's weights are not random.
+        windows: labelled training windows.
+        device: "cpu" or "cuda".
+        device_seconds: rough estimate of an epoch of training all weights, on the device.
+    """
+
+    pretrained: bool
+    windows: int
+    device: str
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, with nothing left open; as in project.yaml (`TrainingConfig`) where not said here.
+
+    Attributes:
+        why: the reason for the recipe, in a sentence.
+        heads: task -> kind of its head.
+        frozen_epochs: first epochs in which the head learns alone.
+        precision: "fp32" or "bf16", of the arithmetic while training; the weights are fp32.
+    """
+
+    name: str
+    why: str
+    heads: dict[str, str]
+    epochs: int
+    batch_size: int
+    at_once: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    warm_up: float
+    layer_decay: float
+    frozen_epochs: int
+    lora_rank: int
+    loss: str
+    class_weights: str
+    augment: AugmentConfig
+    patience: int | None
+    ema: float
+    checkpointing: bool
+    precision: str
+    seed: int
+
+    @property
+    def embeds(self) -> bool:
+        """The encoder is not trained, and its view of each window is kept."""
+        return self.name == "head_only"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, for the card."""
+        return asdict(replace(self, augment=None)) | {"augment": self.augment.model_dump()}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Recipe:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "augment": AugmentConfig.model_validate(value["augment"])})
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What a recipe takes where project.yaml leaves it open."""
+
+    epochs: int
+    learning_rate: float
+    head: str
+
+
+_DEFAULTS = {
+    "head_only": _Defaults(100, 3e-3, "upsample"),
+    "freeze_then_unfreeze": _Defaults(40, 2e-3, "unet"),
+    "layer_decay": _Defaults(40, 1e-3, "unet"),
+    "lora": _Defaults(40, 2e-3, "unet"),
+    "full": _Defaults(40, 1e-3, "unet"),
+}
+
+FEW = 100
+"""Labelled windows below which the encoder is left as it is."""
+LONG = 3600.0
+"""Seconds of training on a CPU that a partner should not have to wait for unasked."""
+
+
+def choose(asked: str, facts: Facts) -> tuple[str, str]:
+    """(recipe, why) for training.recipe."""
+    if asked != "auto":
+        return asked, "project.yaml asks for it"
+    if not facts.pretrained:
+        return "full", "the encoder has random weights: there is nothing in them to keep"
+    if facts.windows < FEW:
+        return "head_only", f"only {facts.windows} labelled windows: too few to teach the encoder more than they hold"
+    hours = facts.device_seconds * _DEFAULTS["layer_decay"].epochs / 3600
+    if facts.device == "cpu" and hours * 3600 > LONG:
+        return "head_only", f"training all weights would take about {hours:.0f} hours on this CPU"
+    return "layer_decay", f"{facts.windows} labelled windows and a device that is quick enough for all weights"
+
+
+def resolve(config: ProjectConfig, facts: Facts) -> Recipe:
+    """The recipe of a project with all that project.yaml leaves open decided."""
+    training = config.training
+    name, why = choose(training.recipe, facts)
+    defaults = _DEFAULTS[name]
+    epochs = training.epochs or defaults.epochs
+    return Recipe(
+        name=name,
+        why=why,
+        heads={
+            task: _head(config.model.head if k == 0 else "auto", of.kind, defaults)
+            for k, (task, of) in enumerate(config.tasks.items())
+        },
+        epochs=epochs,
+        batch_size=training.batch_size,
+        at_once=min(training.at_once or training.batch_size, training.batch_size),
+        learning_rate=training.learning_rate or defaults.learning_rate,
+        weight_decay=training.weight_decay,
+        schedule=training.schedule,
+        warm_up=training.warm_up,
+        layer_decay=training.layer_decay,
+        frozen_epochs=min(epochs - 1, max(1, round(training.frozen * epochs))) if name == "freeze_then_unfreeze" else 0,
+        lora_rank=training.lora_rank,
+        loss=training.loss,
+        class_weights=training.class_weights,
+        augment=training.augment,
+        patience=training.patience,
+        ema=training.ema,
+        checkpointing=training.checkpointing,
+        precision=_precision(training.precision, facts.device),
+        seed=training.seed,
+    )
+
+
+def _head(asked: str, kind: str, defaults: _Defaults) -> str:
+    if asked != "auto":
+        return asked
+    return "pool" if kind == "classification" else defaults.head
+
+
+def _precision(asked: str, device: str) -> str:
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -1,0 +1,221 @@
+"""The loop: a step is the same in parts, after a lack of memory, and in two processes; recipes train what they say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_set import Notes, stage_run, write_training_set
+
+from olmoearth_core.errors import TrainingError
+from olmoearth_core.models import build_encoder, save_encoder
+from olmoearth_core.models.encoder import Encoder
+from olmoearth_core.models.origin import Origin
+from olmoearth_core.stage import StageRun
+from olmoearth_core.training import loop
+from olmoearth_core.training.finetune import finetune
+from olmoearth_core.training.loop import Judgement, State
+from olmoearth_core.training.worker import PROCESSES
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_training_set(tmp_path_factory.mktemp("dataset"))
+
+
+def _weights(run: StageRun) -> dict[str, torch.Tensor]:
+    return load_file(run.out / "weights.safetensors")
+
+
+def _differ(one: StageRun, other: StageRun) -> float:
+    first, second = _weights(one), _weights(other)
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def _trained(dataset: Path, out: Path, notes: Notes | None = None, **training: Any) -> StageRun:
+    run = stage_run(dataset, out, notes, training={"epochs": 2, **training})
+    finetune(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> StageRun:
+    return _trained(dataset, tmp_path_factory.mktemp("whole") / "out")
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_step_in_parts_is_the_same_step(whole: StageRun, dataset: Path, tmp_path: Path, at_once: int) -> None:
+    assert _differ(whole, _trained(dataset, tmp_path / "out", at_once=at_once)) < 1e-5
+
+
+@pytest.mark.parametrize("loss", ["dice", "focal"])
+def test_a_step_in_parts_is_the_same_step_for_every_loss(dataset: Path, tmp_path: Path, loss: str) -> None:
+    asked: dict[str, Any] = {"loss": loss, "class_weights": "balanced", "epochs": 1}
+    one = _trained(dataset, tmp_path / "one", **asked)
+    assert _differ(one, _trained(dataset, tmp_path / "parts", at_once=1, **asked)) < 1e-5
+
+
+def test_two_processes_give_the_weights_of_one(
+    whole: StageRun, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROCESSES, "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    notes = Notes()
+    both = _trained(dataset, tmp_path / "out", notes)
+    assert any("Going on after epoch 2" in told for told in notes.told)  # the processes had trained it to the end
+    assert _differ(whole, both) < 1e-5
+    history = [json.loads((run.out / "history.json").read_text()) for run in (whole, both)]
+    for alone, shared in zip(*history, strict=True):
+        assert shared["training_loss"] == pytest.approx(alone["training_loss"], abs=1e-5)
+
+
+def test_a_failure_of_a_process_is_told(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROCESSES, "2")
+    with pytest.raises(TrainingError, match=r"no longer a number.*training\.learning_rate"):
+        _trained(dataset, tmp_path / "out", learning_rate=1e30)
+
+
+def test_a_number_of_processes_that_is_none_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROCESSES, "two")
+    with pytest.raises(TrainingError, match=f"{PROCESSES} is 'two'"):
+        _trained(dataset, tmp_path / "out")
+
+
+def _short_of_memory(fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, more than `fits` windows at once do not fit the memory."""
+    real = loop.forward
+
+    def forward(model: Any, batch: Any) -> Any:
+        if model.training and len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, batch)
+
+    monkeypatch.setattr(loop, "forward", forward)
+
+
+def test_a_batch_larger_than_memory_is_halved_and_that_is_said(
+    whole: StageRun, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _short_of_memory(1, monkeypatch)
+    notes = Notes()
+    halved = _trained(dataset, tmp_path / "out", notes)
+    told = [note for note in notes.told if "computed at once from here on" in note]
+    assert ["2 windows" in told[0], "1 windows" in told[1], len(told)] == [True, True, 2]
+    assert _differ(whole, halved) < 1e-5
+
+
+def test_a_window_larger_than_memory_is_refused_with_what_to_do(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _short_of_memory(0, monkeypatch)
+    with pytest.raises(TrainingError, match=r"single window does not fit.*training\.checkpointing"):
+        _trained(dataset, tmp_path / "out")
+
+
+def test_checkpointing_changes_nothing_but_memory(whole: StageRun, dataset: Path, tmp_path: Path) -> None:
+    assert _differ(whole, _trained(dataset, tmp_path / "out", checkpointing=True)) < 1e-6
+
+
+def _pretrained(folder: Path) -> Encoder:
+    encoder = build_encoder("v1.1-nano", seed=7)
+    encoder.origin = Origin(source="hf://somewhere", sha256="0" * 64, licence="free")
+    save_encoder(encoder, folder)
+    return encoder
+
+
+def _moved(run: StageRun, encoder: Encoder) -> set[str]:
+    """Parts of the encoder that training moved."""
+    trained = _weights(run)
+    return {
+        name.split(".")[0]
+        for name, before in encoder.state_dict().items()
+        if not torch.equal(trained[f"encoder.{name}"], before)
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "moved"),
+    [
+        ("head_only", set()),
+        ("lora", {"blocks"}),
+        ("layer_decay", {"tokenizer", "blocks", "norm"}),
+        ("freeze_then_unfreeze", {"tokenizer", "blocks", "norm"}),
+        ("full", {"tokenizer", "blocks", "norm"}),
+    ],
+)
+def test_a_recipe_trains_what_it_says_and_is_resumed_to_the_same_bits(
+    dataset: Path, tmp_path: Path, recipe: str, moved: set[str]
+) -> None:
+    encoder = _pretrained(tmp_path / "base")
+    settings = {"recipe": recipe, "epochs": 3, "batch_size": 4, "ema": 0.5}
+    run = stage_run(dataset, tmp_path / "out", model={"weights": "base"}, training=settings)
+    finetune(run)
+    assert _moved(run, encoder) == moved
+    before = (run.out / "weights.safetensors").read_bytes()
+    newest = max(run.scratch.glob("*.checkpoint"))
+    newest.unlink()  # as if it had been killed in the last epoch
+    again = stage_run(dataset, tmp_path / "out", Notes(), model={"weights": "base"}, training=settings)
+    finetune(again)
+    assert any("Going on after epoch 2" in told for told in again.progress.told)  # type: ignore[attr-defined]
+    assert (run.out / "weights.safetensors").read_bytes() == before
+
+
+def test_layers_learn_more_slowly_the_lower_they_are(dataset: Path, tmp_path: Path) -> None:
+    encoder = _pretrained(tmp_path / "base")
+    settings = {"recipe": "layer_decay", "epochs": 1, "batch_size": 8, "layer_decay": 0.2, "weight_decay": 0.0}
+    run = stage_run(dataset, tmp_path / "out", model={"weights": "base"}, training=settings)
+    finetune(run)
+    trained, before = _weights(run), encoder.state_dict()
+    names = [f"blocks.{k}.mlp.fc1.weight" for k in range(4)]
+    steps = [float((trained[f"encoder.{name}"] - before[name]).abs().median()) for name in names]
+    assert [round(b / a) for a, b in itertools.pairwise(steps)] == [5, 5, 5]  # Adam's first step is the rate
+
+
+def test_the_card_says_which_recipe_and_why(dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", Notes(), training={"epochs": 1})
+    summary = finetune(run)
+    assert "Recipe: full; the encoder has random weights" in "\n".join(run.progress.told)  # type: ignore[attr-defined]
+    assert summary["recipe"].startswith("full: the encoder has random weights")
+    card = json.loads((run.out / "card.json").read_text())
+    assert card["training"]["name"] == "full"
+    assert card["training"]["learning_rate"] == 3e-3
+
+
+def test_training_stops_when_validation_gets_no_better(dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", training={"epochs": 40, "patience": 1, "learning_rate": 1e-12})
+    assert finetune(run)["epochs"] == 2
+    assert "training stopped" in json.loads((run.out / "metrics.json").read_text())["chosen_by"]
+
+
+def test_the_time_of_waiting_is_measured(whole: StageRun) -> None:
+    assert 0 < whole.meter.waiting_seconds < 60
+
+
+def test_the_averaged_weights_are_judged_and_kept(dataset: Path, tmp_path: Path) -> None:
+    """Of an average that never forgets, the kept weights move by a fraction of what the weights themselves move."""
+    moved = []
+    for ema in (0.0, 0.999):
+        run = stage_run(dataset, tmp_path / f"out{ema}", training={"epochs": 1, "ema": ema})
+        finetune(run)
+        start = build_encoder("v1.1-nano", seed=0).state_dict()
+        weights = _weights(run)
+        moved.append(sum(float((weights[f"encoder.{n}"] - start[n]).abs().sum()) for n in start))
+    assert 0 < moved[1] < 0.9 * moved[0]
+
+
+def test_a_tie_keeps_the_earlier_epoch() -> None:
+    state, model = State(), torch.nn.Linear(1, 1)
+    recipe = type("R", (), {"patience": None})()
+    for headline in (0.5, 0.5, 0.4):
+        loop._record(state, model, 1.0, Judgement(headline, {}), recipe)
+    assert state.best_epoch == 1
+    assert [entry["headline"] for entry in state.history] == [0.5, 0.5, 0.4]
