@@ -72,11 +72,13 @@ def finetune(run: StageRun) -> dict[str, Any]:
     warnings = [told for split in ("validation", "test") for told in _doubts(split, metrics[split], setup)]
     for warning in warnings:
         progress.note(f"Warning: {warning}")
-    card = _judged(card, metrics, warnings, config.dataset.split)
+    split = SplitConfig.model_validate(upstream.manifest.settings["dataset"]["split"])
+    card = _judged(card, metrics, warnings, split)
     save_card(run.out, card)
     write_json(run.out / "metrics.json", metrics)
     write_json(run.out / "history.json", state.history)
     return {
+        "report": "report.html",
         "base_weights": card.base.sentence,
         "recipe": f"{recipe.name}: {recipe.why}",
         "weights_sha256": card.weights_sha256,
@@ -158,4 +160,6 @@ def _headlines(scores: dict[str, Any]) -> dict[str, Any]:
     told = {name: scores[name] for name in names if name in scores}
     if "classes" in scores:
         told["iou"] = {name: values["iou"] for name, values in scores["classes"].items()}
+    if scores.get("baseline"):
+        told["baseline"] = scores["baseline"]["sentence"]
     return told

@@ -98,7 +98,10 @@ def write_training_set(
             stage="preprocess",
             stage_version=1,
             key="0" * 64,
-            settings={"imagery": {"resolution": 10.0, "framing": {"kind": "period", "timesteps": 2}}},
+            settings={
+                "imagery": {"resolution": 10.0, "framing": {"kind": "period", "timesteps": 2}},
+                "dataset": {"split": {}},
+            },
             inputs={},
             outputs=describe_outputs(folder),
             summary={},
