@@ -107,6 +107,7 @@ def scatter_figure(histogram: np.ndarray, limits: tuple[float, float], unit: str
     """
     from matplotlib import rc_context, rcParamsDefault
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     with rc_context(rcParamsDefault):
         low, high = limits
@@ -116,7 +117,9 @@ def scatter_figure(histogram: np.ndarray, limits: tuple[float, float], unit: str
         shown = axes.imshow(counts, origin="lower", extent=(low, high, low, high), cmap="viridis", norm=norm)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"measured ({unit})", ylabel=f"estimated ({unit})")
-        figure.colorbar(shown, ax=axes, label="pixels", shrink=0.85)
+        bar = figure.colorbar(shown, ax=axes, label="pixels", shrink=0.85)
+        bar.ax.yaxis.set_major_formatter(ScalarFormatter())
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         known = {name: values for name, values in strata.items() if values["pixels"]}
         bias, rmse = ([values[key] for values in known.values()] for key in ("bias", "rmse"))
         places = np.arange(len(known))

@@ -144,10 +144,11 @@ class _Task:
         head += [*(named(key, self.task.unit) for key in keys), self.unit]
         rows = []
         for name, values in self.scores[section].items():
-            cells = [with_interval(self.scores, section, name, key) for key in keys]
+            cells = [_two_lines(with_interval(self.scores, section, name, key)) for key in keys]
             rows.append([escape(name), *cells, f"{values['pixels']:,}"])
             if self.baseline:
-                rows[-1].append(difference_text(self.baseline["difference"], section, name, compared))
+                text = difference_text(self.baseline["difference"], section, name, compared)
+                rows[-1].append(_two_lines(text))
         if self.baseline:
             head.append(f"{NAMES[compared]}, model less forest")
         return table([escape(cell) for cell in head], rows, frozenset(range(1, len(head))))
@@ -208,6 +209,12 @@ class _Task:
         figure = scatter_figure(judged.histogram, self.task.range, self.task.unit, self.scores["strata"])
         write_bytes(self.out / f"scatter{self.suffix}.png", figure)
         return embedded(figure, "estimates against measurements, and errors by range")
+
+
+def _two_lines(text: str) -> str:
+    """HTML: a score, and its interval below it."""
+    value, bracket, interval = text.partition(" (")
+    return f'{value}<br><span class="soft">{interval.removesuffix(")")}</span>' if bracket else value
 
 
 def _usual(count: int) -> list[str]:

@@ -57,7 +57,7 @@ class ShownWindows:
     def worst_picture(self) -> bytes:
         """The same as a PNG."""
         shares = self._shares()
-        captions = [f"{self.captions[row][0]}\n{shares[row]}" for row in self.worst]
+        captions = [f"{self.captions[row][0]}\n{self._said(row) or shares[row]}" for row in self.worst]
         return worst_figure([self.strips[row] for row in self.worst], captions, f"The worst {self._heading()}")
 
     def behind_sections(self) -> Iterator[str]:
@@ -102,14 +102,17 @@ class ShownWindows:
 
     def _card(self, row: int, text: str) -> str:
         name, when, where = self.captions[row]
-        lines = [f"{when}, {where}"]
-        if self.task.kind == "classification":
-            look, names = self.looks[row], self.task.strata
-            lines.append(f"labelled {names[int(look.truth[0, 0])]}, predicted {names[int(look.said[0, 0])]}")
-        lines += [text] if text else []
+        lines = [line for line in (f"{when}, {where}", self._said(row), text) if line]
         picture = embedded(image(self.strips[row]), f"window {name}")
         caption = f"<b>{escape(name)}</b><br>{'<br>'.join(map(escape, lines))}"
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+    def _said(self, row: int) -> str:
+        """Of a window that has one class: which it is, and which was predicted."""
+        if self.task.kind != "classification":
+            return ""
+        look, names = self.looks[row], self.task.strata
+        return f"labelled {names[int(look.truth[0, 0])]}, predicted {names[int(look.said[0, 0])]}"
 
     def _levels(self, look: Look) -> Look:
         """Values as levels from 0 to 254 over the task's range, 255 for none; classes as they are."""

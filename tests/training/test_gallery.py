@@ -107,10 +107,10 @@ def test_a_strip_shows_picture_label_and_answer() -> None:
     colours[0], colours[1] = (10, 20, 30), (40, 50, 60)
     look = Look(np.array([[0, IGNORE]], np.uint8), np.array([[1, 0]], np.uint8))
     found = strip(np.zeros((1, 2, 3), np.uint8), look, colours)
-    assert found.shape == (1, 12, 3)
-    assert found[0, 5].tolist() == [10, 20, 30]
-    assert found[0, 6].tolist() == [255, 255, 255]
-    assert found[0, 10].tolist() == [40, 50, 60]
+    assert found.shape == (32, 3 * 64 + 2 * 3, 3)  # each pixel is 32 x 32
+    assert found[0, 67].tolist() == [10, 20, 30]
+    assert found[31, 67 + 32].tolist() == [255, 255, 255]
+    assert found[0, 2 * 67].tolist() == [40, 50, 60]
     whole = Look(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
-    assert strip(np.zeros((4, 4, 3), np.uint8), whole, colours).shape == (4, 4, 3)
+    assert strip(np.zeros((80, 80, 3), np.uint8), whole, colours).shape == (80, 80, 3)
     assert image(found).startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judging import EVENTS, SHORE, TREES, Known, Seen, window
+from judging import EVENTS, SHORE, TREES, Known, Seen, SomeTask, window
 from training_set import write_training_set
 
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
@@ -200,3 +200,22 @@ def test_one_class_to_learn_from_leaves_no_forest_and_it_is_said(dataset: Datase
     found = judge(dataset, {"shore": SHORE}, model.answers, tmp_path, colours={}, read=land_only)  # type: ignore[arg-type]
     assert found["test"]["baseline"] is None
     assert "no random forest to compare with" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_stays_small_however_many_classes_and_windows(tmp_path: Path) -> None:
+    dataset = open_dataset(write_training_set(tmp_path / "dataset", splits=("test",) * 70))
+    ten = SomeTask("segmentation", tuple(f"class {k}" for k in range(10)))
+
+    def noise(rows: Sequence[int]) -> list[Seen]:  # nothing compresses worse
+        samples = []
+        for row in rows:
+            random = np.random.default_rng(row)
+            cube = random.integers(1, 9000, (1, 4, 80, 80)).astype(np.uint16)
+            truth = Known(random.integers(10, size=(80, 80)).astype(np.uint8))
+            samples.append(Seen({"sentinel2_l2a": cube}, {"sentinel2_l2a": np.ones((1, 80, 80), bool)}, {"ten": truth}))
+        return samples
+
+    model = Model(dataset, {"ten": ten}, errs=0.5)
+    model.read = noise  # type: ignore[method-assign]
+    judge(dataset, {"ten": ten}, model.answers, tmp_path, colours={}, read=noise)  # type: ignore[arg-type]
+    assert (tmp_path / "report.html").stat().st_size < 5e6
