@@ -20,9 +20,10 @@ from olmoearth_core.models.tokenizer import Tokenizer, normal, raise_contrast
 class FlexiblePatchEmbedding(nn.Module):
     """Tokens of one band set: patches of p x p pixels -> D, with weights stored for 8 x 8 (FlexiViT).
 
-    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch gives what its
-    enlargement would (Beyer et al. 2023, https://arxiv.org/abs/2212.08013). That product is made for every batch: it
-    costs less than a hundredth of one window, and what is made anew cannot be out of date; gradients flow through it.
+    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch that was reduced
+    gives what it gave before, as far as reducing it lost nothing (Beyer et al. 2023, https://arxiv.org/abs/2212.08013).
+    That product is made for every batch: it costs less than a hundredth of one window, and what is made anew cannot be
+    out of date; gradients flow through it.
     """
 
     def __init__(self, bands: int, config: GalileoConfig) -> None:
