@@ -69,7 +69,7 @@ class GalileoTokenizer(Tokenizer):
 
     A band that lacks beside others of its band set is taken to lie as far from its mean, in standard deviations, as
     the supplied band of the set that is nearest in wavelength: Galileo was trained without whole band sets, never with
-    a part of one (docs/decisions/0007).
+    a part of one (docs/encoders.md).
     """
 
     def __init__(self, config: GalileoConfig) -> None:
