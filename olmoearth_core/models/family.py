@@ -67,8 +67,8 @@ class EncoderConfig(ABC):
         """
         if unread := [m for m in modalities if m not in self.band_sets]:
             raise EncoderInputError(
-                f"{self.name} does not read {unread[0]}; it reads {', '.join(self.band_sets)}. Choose another encoder, or "
-                "other modalities."
+                f"{self.name} does not read {unread[0]}; it reads {', '.join(self.band_sets)}. Choose another encoder, "
+                "or other modalities."
             )
 
     def tokens(self, work: Workload) -> int:

@@ -20,9 +20,10 @@ from olmoearth_core.models.tokenizer import Tokenizer, normal, raise_contrast
 class FlexiblePatchEmbedding(nn.Module):
     """Tokens of one band set: patches of p x p pixels -> D, with weights stored for 8 x 8 (FlexiViT).
 
-    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch gives what its
-    enlargement would (Beyer et al. 2023, https://arxiv.org/abs/2212.08013). That product is made for every batch: it
-    costs less than a hundredth of one window, and what is made anew cannot be out of date; gradients flow through it.
+    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch that was
+    reduced gives what it gave before, as far as reducing it lost nothing (Beyer et al. 2023,
+    https://arxiv.org/abs/2212.08013). That product is made for every batch: it costs less than a hundredth of one
+    window, and what is made anew cannot be out of date; gradients flow through it.
     """
 
     def __init__(self, bands: int, config: GalileoConfig) -> None:
@@ -49,7 +50,8 @@ class FlexiblePatchEmbedding(nn.Module):
             return stored
         matrix = resize_weights(self.patch, patch, stored.device)
         kernels = stored.float().unflatten(1, (self.bands, -1))  # (D, C, 64)
-        return (kernels @ matrix).flatten(1).to(stored.dtype)
+        resized: Tensor = (kernels @ matrix).flatten(1).to(stored.dtype)
+        return resized
 
 
 @lru_cache(maxsize=16)
@@ -58,15 +60,16 @@ def resize_weights(stored: int, patch: int, device: torch.device) -> Tensor:
     """(stored^2, patch^2) fp32, for kernels on its left: pseudo-inverse of bicubic resizing with anti-aliasing."""
     basis = torch.eye(stored**2, dtype=torch.float64, device="cpu").view(-1, 1, stored, stored)
     resized = F.interpolate(basis, (patch, patch), mode="bicubic", antialias=True).flatten(1)  # (stored^2, patch^2)
-    return torch.linalg.pinv(resized).mT.float().to(device)
+    inverse: Tensor = torch.linalg.pinv(resized)
+    return inverse.mT.float().to(device)
 
 
 class GalileoTokenizer(Tokenizer):
     """Band sets of which no band is supplied have no token.
 
-    A band that lacks beside others of its band set is taken to lie as far from its mean, in standard deviations, as the
-    supplied band of the set that is nearest in wavelength: Galileo was trained without whole band sets, never with a part
-    of one.
+    A band that lacks beside others of its band set is taken to lie as far from its mean, in standard deviations, as
+    the supplied band of the set that is nearest in wavelength: Galileo was trained without whole band sets, never with
+    a part of one (docs/encoders.md).
     """
 
     def __init__(self, config: GalileoConfig) -> None:
