@@ -92,9 +92,7 @@ def _write_window(dataset: Dataset, row: int, folder: Path, colors: Mapping[str,
     table = {k: _rgba(colors[name]) for k, name in enumerate(dataset.classes) if name in colors}
     written = [
         _write_raster(folder / "target.tif", sample.target[None], box, IGNORE, ("class",), colormap=table),
-        _write_style(
-            folder / "target.qml", {name: colors[name] for name in dataset.classes if name in colors}, dataset
-        ),
+        _write_style(folder / "target.qml", dataset.classes, colors),
     ]
     for modality, cube in sample.inputs.items():
         nodata = 0 if cube.dtype.kind in "ui" else np.nan
