@@ -22,8 +22,8 @@ class FlexiblePatchEmbedding(nn.Module):
 
     The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch that was
     reduced gives what it gave before, as far as reducing it lost nothing (Beyer et al. 2023,
-    https://arxiv.org/abs/2212.08013). That product is made for every batch: it costs less than a hundredth of one
-    window, and what is made anew cannot be out of date; gradients flow through it.
+    https://arxiv.org/abs/2212.08013). That product is made for every batch: it costs about a hundredth of one
+    64 px window, and what is made anew cannot be out of date; gradients flow through it.
     """
 
     def __init__(self, bands: int, config: GalileoConfig) -> None:
