@@ -181,7 +181,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=2,
+        version=3,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
@@ -193,10 +193,11 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=1,
+        version=2,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
+            "task": {**_task_settings(p.config.task), "name": p.config.task.name},
             "classes": [_dump(c) for c in p.config.task.classes],
             "map": _dump(p.config.map, "date", "min_area"),
         },

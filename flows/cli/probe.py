@@ -59,7 +59,7 @@ def probe(
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from olmoearth_core.training.verdict import NAMES
+    from olmoearth_core.models.score_text import NAMES
 
     protocol = found["protocol"]
     name = NAMES[found["headline"]]

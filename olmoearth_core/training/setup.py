@@ -275,7 +275,7 @@ def base_encoder(project: Project) -> tuple[Encoder, BaseWeights]:
         return encoder, BaseWeights.model_validate(encoder.origin.card())
     local = project.path(weights)
     source = str(local) if "://" not in weights and local.exists() else weights
-    encoder = load_encoder(source, precision="fp32", device="cpu")
+    encoder = load_encoder(source, name=name, precision="fp32", device="cpu")
     if encoder.name != name:
         raise CheckpointError(
             f"model.weights: {weights} holds {encoder.name}, but model.encoder says {name}; make them agree."
