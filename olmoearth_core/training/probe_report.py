@@ -9,12 +9,12 @@ from typing import Any
 
 from olmoearth_core.models.card import BaseWeights
 from olmoearth_core.models.score_text import NAMES
-from olmoearth_core.training.verdict import by, span
 from olmoearth_core.training.answers import Task
 from olmoearth_core.training.baselines import NAME
 from olmoearth_core.training.bootstrap import Resampled, intervals, paired_difference
 from olmoearth_core.training.metrics import HEADLINE
 from olmoearth_core.training.tally import Tally
+from olmoearth_core.training.verdict import by, span
 
 Found = tuple[Tally, dict[str, Any]]
 """How something does, and what is to be known of it."""
