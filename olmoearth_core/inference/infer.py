@@ -112,8 +112,8 @@ def load_trained(upstream: Upstream, config: ProjectConfig) -> TrainedModel:
         )
     if (main.kind, main.unit, main.range) != (task.kind, task.unit, task.range):
         raise MappingError(
-            f"{upstream.folder}: the model is a {main.kind} {main.range or ''} {main.unit}, but task in project.yaml is "
-            f"a {task.kind} {task.range or ''} {task.unit}. Run `olmoearth finetune`."
+            f"{upstream.folder}: the model is a {main.kind} {main.range or ''} {main.unit}, but task in project.yaml "
+            f"is a {task.kind} {task.range or ''} {task.unit}. Run `olmoearth finetune`."
         )
     return model
 

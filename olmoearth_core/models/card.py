@@ -159,7 +159,6 @@ class ModelCard(_Part):
 
 def render(card: ModelCard) -> str:
     """The card as Markdown."""
-    training = ", ".join(f"{key} {value}" for key, value in sorted(card.training.items()))
     framing = ", ".join(f"{key} {value}" for key, value in card.framing.model_dump(mode="json").items())
     bands = "; ".join(f"{modality}: {' '.join(names)}" for modality, names in card.bands.items())
     windows = ", ".join(f"{count} {split}" for split, count in card.dataset.windows.items())
@@ -173,7 +172,7 @@ def render(card: ModelCard) -> str:
         f"- **Framing in time**: {framing}",
         f"- **Sizes**: window {card.window_size} px, patch {card.patch_size} px, {card.resolution:g} m a pixel",
         *(f"- **Head of {t.name}**: {t.head.kind}, {t.head.hidden} channels" for t in card.tasks),
-        f"- **Training**: {training}",
+        f"- **Training**: {_training(card.training)}",
         f"- **Dataset version**: {card.dataset.digest} ({windows} windows)",
         f"- **Weights**: sha256 {card.weights_sha256}",
         "",
@@ -191,3 +190,12 @@ def render(card: ModelCard) -> str:
 def _task(task: TaskCard) -> str:
     of = ", ".join(task.classes) or f"{task.name}{f' in {task.unit}' if task.unit else ''}"
     return f"{task.kind} of {of}"
+
+
+def _training(recipe: dict[str, Any]) -> str:
+    """The recipe in words, and of its settings those that do something."""
+    told = {key: value for key, value in sorted(recipe.items()) if key not in ("name", "why", "heads")}
+    told |= {f"augment.{key}": value for key, value in told.pop("augment", {}).items()}
+    settings = ", ".join(f"{key} {value}" for key, value in told.items() if value not in (None, False, 0))
+    reason = f"{recipe['name']} ({recipe['why']}); " if "name" in recipe else ""
+    return reason + settings

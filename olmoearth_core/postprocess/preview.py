@@ -81,7 +81,7 @@ def write_value_preview(
     picture = colormaps[RAMP](share)[..., :3]
     picture[stored == nodata] = to_rgb(VOID)
     steps = np.linspace(1, 0, 6)
-    rows = [(to_hex(colormaps[RAMP](step)), f"{low + step * (high - low):.4g} {unit}".strip(), "") for step in steps]
+    rows = [(to_hex(colormaps[RAMP](step)), f"{low + step * (high - low):.3g} {unit}".strip(), "") for step in steps]
     if (stored == nodata).any():
         rows.append((VOID, "not mapped", "outside, or never clear"))
     _draw(path, picture, bounds, factor, rows, (title, subtitle, footer))
