@@ -45,16 +45,16 @@ def log_and_register(client: Any, workspace: Workspace, project: Project, result
         WEIGHTS_TAG: manifest.outputs[WEIGHTS].sha256,
         DATASET_TAG: manifest.inputs["preprocess"],
     }
-    experiment = _experiment(client, workspace, name)
+    experiment = experiment_of(client, workspace, name)
     for left in client.search_runs([experiment], f"tags.`{DIGEST_TAG}` = '{manifest.outputs_digest}'"):
         client.delete_run(left.info.run_id)
     run = client.create_run(experiment, run_name=result.folder.name, tags=tags).info.run_id
     try:
-        _log_params(client, run, manifest.settings)
+        log_params(client, run, manifest.settings)
         _log_dataset(client, run, project, result)
         _log_history(client, run, history)
         model = client.create_logged_model(experiment, name=FOLDER, source_run_id=run, tags=tags, model_type="pyfunc")
-        _log_batch(client, run, _numbers(metrics), model_id=model.model_id)
+        log_batch(client, run, numbers(metrics), model_id=model.model_id)
         _log_figures(client, run, result.folder)
         _log_files(client, model.model_id, run, result.folder)
         client.finalize_logged_model(model.model_id, "READY")
@@ -78,7 +78,12 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _experiment(client: Any, workspace: Workspace, name: str) -> str:
+def experiment_of(client: Any, workspace: Workspace, name: str) -> str:
+    """Id of the experiment of that name, which is made where there is none.
+
+    Raises:
+        ModelError: somebody deleted it.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -107,7 +112,8 @@ def _make_registered_model(client: Any, name: str) -> None:
             raise
 
 
-def _log_params(client: Any, run: str, settings: Mapping[str, Any]) -> None:
+def log_params(client: Any, run: str, settings: Mapping[str, Any]) -> None:
+    """Every leaf of `settings` as a parameter of the run."""
     from mlflow.entities import Param
 
     client.log_batch(run, params=[Param(name, str(value)[:6000]) for name, value in _leaves(settings)])
@@ -132,13 +138,14 @@ def _log_dataset(client: Any, run: str, project: Project, result: StageResult) -
 def _log_history(client: Any, run: str, history: Any) -> None:
     epochs = history if isinstance(history, list) else history.get("epochs", [])
     for step, epoch in enumerate(epochs, start=1):
-        values = {name: value for name, value in _numbers(epoch).items() if name != "epoch"}
-        _log_batch(client, run, {f"epoch/{name}": value for name, value in values.items()}, step=step)
+        values = {name: value for name, value in numbers(epoch).items() if name != "epoch"}
+        log_batch(client, run, {f"epoch/{name}": value for name, value in values.items()}, step=step)
 
 
-def _log_batch(
+def log_batch(
     client: Any, run: str, values: Mapping[str, float], *, step: int = 0, model_id: str | None = None
 ) -> None:
+    """Metrics of a run at a step."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -184,7 +191,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _numbers(value: Any) -> dict[str, float]:
+def numbers(value: Any) -> dict[str, float]:
+    """The finite numbers among the leaves of nested mappings, by their paths."""
     return {
         name: float(leaf)
         for name, leaf in _leaves(value)

@@ -22,6 +22,7 @@ from flows.cli import (
     models,
     probe,
     projects,
+    search,
     stages,
 )
 from flows.cli.output import fail, quiet_libraries
@@ -37,7 +38,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (projects, importing, estimate, stages, probe, deploy, dataset, audit, models, encoders, doctor, demo):
+for module in (
+    projects,
+    importing,
+    estimate,
+    stages,
+    probe,
+    search,
+    deploy,
+    dataset,
+    audit,
+    models,
+    encoders,
+    doctor,
+    demo,
+):
     module.add_to(app)
 
 

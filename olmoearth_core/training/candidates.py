@@ -82,10 +82,8 @@ def candidates(project: Project, encoders: Sequence[str] = (), weights: Sequence
             f"{len(names)} encoders ({', '.join(names)}) and {len(weights)} weights are named: name as many weights, "
             "in the same order ('random' for none), or no weights at all, for those of the catalogue."
         )
-    found = [
-        Candidate(name, None if weight == RANDOM else weight)
-        for name, weight in zip(names, weights or [own.weights if n == own.encoder else n for n in names], strict=True)
-    ]
+    paired: Sequence[str | None] = weights or [own.weights if name == own.encoder else name for name in names]
+    found = [Candidate(name, None if weight == RANDOM else weight) for name, weight in zip(names, paired, strict=True)]
     if twice := [c for k, c in enumerate(found) if c in found[:k]]:
         raise CheckpointError(f"{twice[0].encoder} with weights {twice[0].weights or RANDOM} is named twice.")
     return found

@@ -103,12 +103,12 @@ class Job:
     scratch: Path
 
 
-def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None) -> State:
+def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None, *, until: int | None = None) -> State:
     """Train the model and leave the weights of the best epoch in it.
 
     Best is the highest headline on validation; without one, the last epoch. Killed and called again with the same job
     it goes on after the last finished epoch, and on one device and number of threads ends with the weights of an
-    uninterrupted run, bit by bit.
+    uninterrupted run, bit by bit. With `until` it pauses after so many epochs, and goes on when it is called again.
 
     Raises:
         TrainingError: the loss or its gradient is no longer a number (the batch is saved in `scratch`), or a single
@@ -126,7 +126,7 @@ def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None) 
     waited = Waiting()
     with progress.bar("training", recipe.epochs * steps) as advance:
         advance(state.epoch * steps)
-        while state.epoch < recipe.epochs and not state.stopped:
+        while state.epoch < min(until or recipe.epochs, recipe.epochs) and not state.stopped:
             epoch = state.epoch
             model.train(not recipe.embeds)
             set_phase(model, recipe, epoch)

@@ -139,7 +139,7 @@ def coarse(seen: Embedded, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 def _patches(pixels: np.ndarray, edge: int) -> np.ndarray:
     """(B, H, W) -> (B, h, w, edge * edge)."""
     b, height, width = pixels.shape
-    parts = pixels.reshape(b, height // edge, edge, width // edge, edge).swapaxes(2, 3)
+    parts: np.ndarray = pixels.reshape(b, height // edge, edge, width // edge, edge).swapaxes(2, 3)
     return parts.reshape(b, height // edge, width // edge, edge * edge)
 
 

@@ -107,7 +107,8 @@ def _comparisons(judge: _Judge, probed: list[Probed], forest: Found | None) -> l
         best = max(probed, key=lambda p: judge.headline(p.best_known))
         weights = "" if best.pretrained else " with random weights"
         outcome = judge.compared(f"{best.encoder}{weights}", best.best_known, NAME, forest[0])
-        found.append({"what": f"{best.encoder} for {NAME}", **outcome})
+        finer = "" if judge.task.kind == "classification" else " The forest answers for pixels, a probe for patches."
+        found.append({"what": f"{best.encoder} for {NAME}", **outcome, "sentence": outcome["sentence"] + finer})
     return found
 
 
@@ -151,15 +152,17 @@ def told(one: str, other: str, difference: Resampled, kind: str) -> tuple[str, s
     if path not in difference.values:
         return "not shown", f"{one} and {other} cannot be compared: one has no {NAMES[path[-1]]}."
     value, interval = difference.values[path], difference.intervals.get(path)
-    amount = f"{by(value, kind)} {'of' if kind == 'regression' else 'points of'} {NAMES[path[-1]]}"
+    unit = f"{'of' if kind == 'regression' else 'points of'} {NAMES[path[-1]]}"
     if interval is None:
-        return (
-            "not shown",
-            f"{one} is not shown to be better than {other}: {amount}, and nothing says how sure that is.",
-        )
-    amount += f" (95 % interval {span(interval.low, interval.high, kind)})"
+        unsure = f"{by(value, kind)} {unit}, and nothing says how sure that is"
+        return "not shown", f"{one} is not shown to be better than {other}: {unsure}."
+
+    def amount(sign: int) -> str:
+        low, high = sorted((sign * interval.low, sign * interval.high))
+        return f"{by(sign * value, kind)} {unit} (95 % interval {span(low, high, kind)})"
+
     if difference.trusted and interval.low > 0:
-        return "better", f"{one} is better than {other}, by {amount}."
+        return "better", f"{one} is better than {other}, by {amount(1)}."
     if difference.trusted and interval.high < 0:
-        return "worse", f"{one} is worse than {other}, by {amount}."
-    return "not shown", f"{one} is not shown to be better than {other}: the difference is {amount}."
+        return "worse", f"{one} is worse than {other}, by {amount(-1)}."
+    return "not shown", f"{one} is not shown to be better than {other}: the difference is {amount(1)}."

@@ -118,6 +118,11 @@ def choose(asked: str, facts: Facts) -> tuple[str, str]:
     return "layer_decay", f"{facts.windows} labelled windows and a device that is quick enough for all weights"
 
 
+def usual_learning_rate(name: str) -> float:
+    """What a recipe takes where project.yaml names no learning rate."""
+    return _DEFAULTS[name].learning_rate
+
+
 def resolve(config: ProjectConfig, facts: Facts) -> Recipe:
     """The recipe of a project with all that project.yaml leaves open decided."""
     training = config.training

@@ -67,6 +67,7 @@ def prepare(
     device: str = "auto",
     progress: Progress,
     meter: Meter,
+    windows: Mapping[str, Windows] | None = None,
 ) -> Setup:
     """Look at the training set, decide the recipe, build the model.
 
@@ -77,6 +78,7 @@ def prepare(
         device: as for `load_encoder`.
         progress: is told what is noteworthy.
         meter: is told what was read.
+        windows: the usable windows of the training set, where somebody has read them already.
 
     Raises:
         TrainingError: nothing, or one class only, to learn from; a head or loss that does not fit the task.
@@ -88,7 +90,7 @@ def prepare(
     place = resolve_device(device)
     encoder, base = base_encoder(project)
     blank = task_cards(project)
-    windows = usable_windows(dataset, blank, progress, meter)
+    windows = windows or usable_windows(dataset, blank, progress, meter)
     recipe = _recipe(project, scratch, base, windows["train"], encoder, dataset, place.type)
     weights = {extra.task.name: extra.weight for extra in config.auxiliary}
     tasks = [
@@ -138,13 +140,18 @@ def make_model(encoder: Encoder, card: ModelCard, recipe: Recipe) -> Predictor:
     return model
 
 
-def make_job(setup: Setup, *, run_key: str, scratch: Path, progress: Progress, meter: Meter) -> Job:
-    """The training run of `setup`; where the encoder does not learn, its view of all windows is kept first."""
+def make_job(
+    setup: Setup, *, run_key: str, scratch: Path, progress: Progress, meter: Meter, seen_in: Path | None = None
+) -> Job:
+    """The training run of `setup`; where the encoder does not learn, its view of all windows is kept first.
+
+    It is kept in `seen_in`, for all who ask the same encoder about the same windows, else in `scratch`.
+    """
     sources: dict[str, Source] = {split: setup.windows[split] for split in ("train", "validation")}
     recipe, train = setup.recipe, setup.windows["train"]
     if recipe.embeds:
         for split in sources:
-            place = scratch / f"embeddings-{split}"
+            place = scratch / f"embeddings-{split}" if seen_in is None else seen_in / split
             place.mkdir(parents=True, exist_ok=True)
             sources[split] = embed(
                 setup.model, setup.windows[split], place, batch_size=recipe.at_once, progress=progress, meter=meter
@@ -293,19 +300,18 @@ def _recipe(
     kept = scratch / RECIPE
     if kept.is_file():
         return Recipe.from_json(json.loads(kept.read_text()))
+    recipe = resolve(project.config, facts_of(project, encoder.name, base.source != "random", len(train), device))
+    write_json(kept, recipe.to_json())
+    return recipe
+
+
+def facts_of(project: Project, encoder: str, pretrained: bool, windows: int, device: str) -> Facts:
+    """What `auto` decides by, for so many training windows on a device ("cpu" or "cuda")."""
     from olmoearth_core.models.catalogue import named
     from olmoearth_core.models.cost import macs, workload_of
 
-    work = 3 * macs(named(encoder.name), workload_of(project)) * len(train)
-    facts = Facts(
-        pretrained=base.source != "random",
-        windows=len(train),
-        device=device,
-        device_seconds=work / (CPU_MACS if device == "cpu" else GPU_MACS),
-    )
-    recipe = resolve(project.config, facts)
-    write_json(kept, recipe.to_json())
-    return recipe
+    work = 3 * macs(named(encoder), workload_of(project)) * windows
+    return Facts(pretrained, windows, device, work / (CPU_MACS if device == "cpu" else GPU_MACS))
 
 
 def _intended_use(task: TaskCard, resolution: float, modalities: list[str]) -> str:
