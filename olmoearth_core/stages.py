@@ -14,7 +14,7 @@ from typing import Any
 from olmoearth_core.errors import StoreError
 from olmoearth_core.manifest import MANIFEST, read_manifest
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project, SamplingConfig
+from olmoearth_core.project import Project, SamplingConfig, TaskConfig
 from olmoearth_core.stage import Stage, StageRun
 
 
@@ -125,6 +125,11 @@ def _window_settings(project: Project) -> dict[str, Any]:
     }
 
 
+def _task_settings(task: TaskConfig) -> dict[str, Any]:
+    """What is learned of a task; the colours of its classes are for pictures."""
+    return {"kind": task.kind, "classes": task.class_names, "unit": task.unit, "range": task.range}
+
+
 def map_id(project: Project, key: str) -> str:
     """The name of a map, and of its folder; `key` is that of its postprocess stage."""
     return f"{project.config.name}-{project.config.map.date.isoformat()}-{key[:8]}"
@@ -161,10 +166,11 @@ _ALL = (
     ),
     Stage(
         name="finetune",
-        version=1,
+        version=2,
         run=_finetune,
         settings=lambda p: {
-            "task": {"kind": p.config.task.kind, "classes": p.config.task.class_names},
+            "tasks": {name: _task_settings(task) for name, task in p.config.tasks.items()},
+            "weights": {extra.task.name: extra.weight for extra in p.config.auxiliary},
             "model": _dump(p.config.model),
             "training": _dump(p.config.training),
             "framing": _dump(p.config.imagery, "framing"),  # goes into the model card: mapping must frame alike
@@ -175,7 +181,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=2,
+        version=3,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
@@ -187,10 +193,11 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=1,
+        version=2,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
+            "task": {**_task_settings(p.config.task), "name": p.config.task.name},
             "classes": [_dump(c) for c in p.config.task.classes],
             "map": _dump(p.config.map, "date", "min_area"),
         },

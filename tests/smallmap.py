@@ -104,6 +104,7 @@ def small_project(
     scl: tuple[np.ndarray, np.ndarray] | None = None,
     model: Mapping[str, Any] | None = None,
     imagery: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
     **map_settings: Any,
 ) -> Project:
     """A project with imagery of two dates, an area and a model; `map_settings` go to the section map."""
@@ -116,10 +117,11 @@ def small_project(
         ],
     )
     write_area(folder / "area.geojson", odd_area() if area is None else area)
+    centred = (task or {}).get("kind") == "classification"
     config = {
         "name": "small",
-        "task": {"classes": CLASSES},
-        "labels": {"files": ["labels.geojson"]},
+        "task": task or {"classes": CLASSES},
+        "labels": {"files": ["labels.geojson"], **({"windows": "centred"} if centred else {})},
         "imagery": {"catalogue": "imagery/catalog.json", "framing": FRAMING, **(imagery or {})},
         "dataset": {},
         "model": {"patch_size": 4, "window_size": 16, **(model or {})},
@@ -138,7 +140,16 @@ def save_small_model(folder: Path, project: Project) -> None:
     card = ModelCard(
         encoder="v1.1-nano",
         base=BaseWeights(source="random", licence="not stated", seed=0),
-        tasks=[TaskCard(classes=config.task.class_names, head=HeadSpec(hidden=8))],
+        tasks=[
+            TaskCard(
+                name=config.task.name,
+                kind=config.task.kind,
+                classes=config.task.class_names,
+                unit=config.task.unit,
+                range=config.task.range,
+                head=HeadSpec(kind="pool" if config.task.kind == "classification" else "upsample", hidden=8),
+            )
+        ],
         bands={"sentinel2_l2a": list(BANDS)},
         patch_size=config.model.patch_size,
         window_size=config.model.window_size,
@@ -155,8 +166,9 @@ def save_small_model(folder: Path, project: Project) -> None:
     )
     model = build_predictor(build_encoder(card.encoder, seed=3), card, seed=4)
     with torch.no_grad():  # a new head says nearly the same everywhere
-        model.heads["main"].score.weight.mul_(12)
-        model.heads["main"].score.bias.zero_()
+        head = model.heads[config.task.name]
+        head.score.weight.mul_(12)  # type: ignore[union-attr, operator]
+        head.score.bias.zero_()  # type: ignore[union-attr, operator]
     save_model(folder, model, card)
     as_stage(folder, "finetune")
 

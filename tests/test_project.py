@@ -169,7 +169,10 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
             "task.classes: at most 250 are allowed, found 251",
         ),
         ({"task.classes.0.name": "water"}, "task: class names must differ; water stands more than once"),
-        ({"task.kind": "regression"}, "task.kind: must be 'segmentation', found 'regression'"),
+        (
+            {"task.kind": "detection"},
+            "task.kind: must be 'segmentation', 'classification' or 'regression', found 'detection'",
+        ),
         ({"labels.files": []}, "labels.files: needs 1 or more, found 0"),
         (
             {"imagery.modalities": ["sentinel3"]},

@@ -22,13 +22,13 @@ def dataset(
     ] = None,
     window: Annotated[
         list[str] | None,
-        typer.Option("--window", "-w", help="A window to write; repeat for more. Default: the first 4."),
+        typer.Option("--window", "-w", help="A window to write; repeat for more. Default: the 4 that show most."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the training set of a project, or write its windows for QGIS."""
     from olmoearth_core.dataset.dataset import open_dataset
-    from olmoearth_core.dataset.gis import write_for_gis
+    from olmoearth_core.dataset.gis import telling_windows, write_for_gis
     from olmoearth_core.project import load_project
 
     loaded = load_project(project)
@@ -37,7 +37,7 @@ def dataset(
     facts = _facts(found)
     written: list[Path] = []
     if to is not None:
-        names = window or [str(name) for name in found.windows["name"][:4]]
+        names = window or telling_windows(found, 4)
         colors = {c.name: c.color for c in loaded.config.task.classes}
         with progress(as_json) as listener:
             written = write_for_gis(found, to.expanduser().resolve(), names, colors, listener)

@@ -12,6 +12,11 @@ NODATA = 255
 PROBABILITY_STEPS = 250
 """A probability p is stored as round(250 p), so that one step is 0.004 and 255 is left for nodata."""
 
+VALUE_STEPS = 50_000
+"""A value is stored as whole steps of its range, 0 to 50,000: a step is 0.002 of a range of 100."""
+NO_VALUE = 65535
+"""Nodata of values."""
+
 _ONE = 2**15
 """A probability of 1 as it is summed. With weights up to 63 along each axis and at most 5 windows over a pixel along
 each axis (overlap is at most 0.75, rounded to whole patches) the sum stays below (5 * 63)^2 * 2^15 < 2^32."""
@@ -30,7 +35,7 @@ def window_weights(size: int) -> np.ndarray:
 
 
 class Blend:
-    """The weighted mean, over windows, of the class probabilities of a box."""
+    """The weighted mean, over windows, of the class probabilities of a box; or of values as shares of their range."""
 
     def __init__(self, box: PixelBox, classes: int) -> None:
         self.box = box
@@ -54,6 +59,11 @@ class Blend:
     def classes(self, mapped: np.ndarray) -> np.ndarray:
         """(H, W) uint8: the most probable class (the first of equals), nodata where not `mapped` (H, W)."""
         return np.where(mapped, self._sum.argmax(axis=0).astype(np.uint8), np.uint8(NODATA))
+
+    def values(self, mapped: np.ndarray) -> np.ndarray:
+        """(H, W) uint16: the share of the range times 50,000, NO_VALUE where not `mapped` (H, W)."""
+        mean = self._sum[0] / (np.maximum(self._weight, 1).astype(np.float64) * _ONE)
+        return np.where(mapped, np.rint(mean * VALUE_STEPS), NO_VALUE).astype(np.uint16)
 
     def probabilities(self, mapped: np.ndarray) -> np.ndarray:
         """(K, H, W) uint8: probabilities times 250, nodata where not `mapped` (H, W)."""

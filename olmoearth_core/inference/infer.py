@@ -1,7 +1,7 @@
-"""The stage infer: an area becomes tiles of classes and probabilities.
+"""The stage infer: an area becomes tiles of classes and probabilities, or of measured values.
 
-Leaves `<tile>.tif` (band 1 class, then a probability a class), `<tile>.json` (its checksum and counts), plan.json (by
-which rules) and scenes.json (from which scenes). A run that dies goes on with the tiles that are missing.
+Leaves `<tile>.tif` (band 1 class, then a probability a class; or the value), `<tile>.json` (its checksum and counts),
+plan.json (by which rules) and scenes.json (from which scenes). A run that dies goes on with the tiles that are missing.
 """
 
 from __future__ import annotations
@@ -103,10 +103,17 @@ def load_trained(upstream: Upstream, config: ProjectConfig) -> TrainedModel:
         MappingError: it predicts other classes than the project has.
     """
     model = load_model(upstream.folder)
-    if model.card.classes != config.task.class_names:
+    main, task = model.card.main, config.task
+    if main.classes != task.class_names:
         raise MappingError(
-            f"{upstream.folder}: the model predicts {', '.join(model.card.classes)}, but task.classes in project.yaml "
-            f"are {', '.join(config.task.class_names)}. Run `olmoearth finetune`, or give the classes of the model."
+            f"{upstream.folder}: the model predicts {', '.join(main.classes) or main.name}, but task.classes in "
+            f"project.yaml are {', '.join(task.class_names) or 'none'}. Run `olmoearth finetune`, or give the classes "
+            "of the model."
+        )
+    if (main.kind, main.unit, main.range) != (task.kind, task.unit, task.range):
+        raise MappingError(
+            f"{upstream.folder}: the model is a {main.kind} {main.range or ''} {main.unit}, but task in project.yaml is "
+            f"a {task.kind} {task.range or ''} {task.unit}. Run `olmoearth finetune`."
         )
     return model
 
@@ -147,7 +154,13 @@ def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
         resolution=area.grid.resolution,
         anchor=config.map.date,
         timesteps=[(step.start, step.end) for step in steps],
-        model=PlannedModel(weights_sha256=card.weights_sha256, classes=card.classes),
+        model=PlannedModel(
+            weights_sha256=card.weights_sha256,
+            classes=card.classes,
+            name=card.main.name,
+            unit=card.main.unit,
+            range=card.main.range,
+        ),
         layout=layout,
         batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, model.predictor.device.type),
         precision=model.predictor.encoder.precision,
@@ -213,14 +226,14 @@ def map_tiles(
             return map_tile(
                 given,
                 model.predict,
-                classes=len(card.classes),
+                model=plan.model,
                 layout=plan.layout,
                 batch_sizes=plan.batch_sizes,
             )
 
     def write(tile: Tile, mapped: MappedTile) -> tuple[str, TileRecord]:
         journal.add(reader.failures)  # before the tile counts as finished
-        return tile.name, write_tile(run.out, tile.name, mapped, card.classes)
+        return tile.name, write_tile(run.out, tile.name, mapped, plan.model)
 
     records = {tile.name: record for tile in plan.tiles if (record := finished_tile(run.out, tile.name))}
     missing = [tile for tile in plan.tiles if tile.name not in records]

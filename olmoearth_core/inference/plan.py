@@ -60,7 +60,17 @@ class PlannedModel(_Part):
 
     weights_sha256: str
     classes: list[str]
-    """Names; a class's position is its value in the map."""
+    """Names; a class's position is its value in the map. None of a regression."""
+    name: str = "main"
+    """Of the task."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """Of a regression: the values that are possible."""
+
+    @property
+    def outputs(self) -> int:
+        """Channels of its predictions."""
+        return len(self.classes) or 1
 
 
 class Plan(_Part):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from rasterio.io import MemoryFile
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import StoreError
-from olmoearth_core.inference.blend import NODATA, PROBABILITY_STEPS
+from olmoearth_core.inference.blend import NO_VALUE, NODATA, PROBABILITY_STEPS, VALUE_STEPS
+from olmoearth_core.inference.plan import PlannedModel
 from olmoearth_core.inference.tile import MappedTile
 from olmoearth_core.store import write_bytes, write_json
 
@@ -28,7 +28,8 @@ class TileRecord(BaseModel):
     area_pixels: int
     """Pixels that belong to the area."""
     class_pixels: list[int]
-    """How many of these are mapped as each class. The rest had no valid observation."""
+    """How many of these are mapped as each class; of a regression, how many have a value. The rest had no valid
+    observation."""
 
     @property
     def mapped_pixels(self) -> int:
@@ -36,18 +37,18 @@ class TileRecord(BaseModel):
         return sum(self.class_pixels)
 
 
-def write_tile(folder: Path, name: str, tile: MappedTile, class_names: Sequence[str]) -> TileRecord:
+def write_tile(folder: Path, name: str, tile: MappedTile, model: PlannedModel) -> TileRecord:
     """Write a tile, whole or not at all, and then its record.
 
     Raises:
         StoreError: the disk is full, or the place cannot be written.
     """
-    content = encode_tile(tile, class_names)
+    content = encode_tile(tile, model)
     record = TileRecord(
         sha256=hashlib.sha256(content).hexdigest(),
         windows_seen=tile.windows_seen,
         area_pixels=tile.area_pixels,
-        class_pixels=np.bincount(tile.classes[tile.classes != NODATA], minlength=len(class_names)).tolist(),
+        class_pixels=np.bincount(tile.classes[tile.classes != NODATA], minlength=model.outputs).tolist(),
     )
     write_bytes(folder / f"{name}.tif", content)
     write_json(folder / f"{name}.json", record.model_dump(mode="json"))
@@ -63,22 +64,31 @@ def finished_tile(folder: Path, name: str) -> TileRecord | None:
         return None
 
 
-def encode_tile(tile: MappedTile, class_names: Sequence[str]) -> bytes:
+def encode_tile(tile: MappedTile, model: PlannedModel) -> bytes:
     """A tile as the bytes of a GeoTIFF: band 1 class, bands 2... probabilities, all uint8 with nodata 255.
+
+    Of a regression its values, uint16 with nodata 65535, and the scale and offset that make them values of its unit.
 
     Made in memory, so that the file system's answer to writing it is Python's to judge, not GDAL's.
     """
-    bands = np.concatenate([tile.classes[None], tile.probabilities])
+    if tile.values is None:
+        bands, nodata = np.concatenate([tile.classes[None], tile.probabilities]), NODATA
+        names = ["class", *(f"probability of {name}" for name in model.classes)]
+        scales, offsets = [1.0, *(1 / PROBABILITY_STEPS for _ in model.classes)], [0.0] * len(names)
+    else:
+        bands, nodata, names = tile.values[None], NO_VALUE, [model.name]
+        scale, offset = value_scale(model)
+        scales, offsets = [scale], [offset]
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff",
             count=len(bands),
             height=tile.box.height,
             width=tile.box.width,
-            dtype="uint8",
+            dtype=bands.dtype,
             crs=tile.box.grid.crs,
             transform=tile.box.transform,
-            nodata=NODATA,
+            nodata=nodata,
             tiled=True,
             blockxsize=256,
             blockysize=256,
@@ -88,9 +98,15 @@ def encode_tile(tile: MappedTile, class_names: Sequence[str]) -> bytes:
             alpha="no",
         ) as target:
             target.write(bands)
-            target.descriptions = ("class", *(f"probability of {name}" for name in class_names))
-            target.scales = (1.0, *(1 / PROBABILITY_STEPS for _ in class_names))
+            target.descriptions, target.scales, target.offsets = names, scales, offsets
         return bytes(memory.read())
+
+
+def value_scale(model: PlannedModel) -> tuple[float, float]:
+    """(scale, offset): a regression's value is its stored number times scale plus offset."""
+    assert model.range is not None
+    low, high = model.range
+    return (high - low) / VALUE_STEPS, low
 
 
 def verify_tile(folder: Path, name: str) -> TileRecord:

@@ -15,10 +15,11 @@ import numpy as np
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.inference.blend import Blend
-from olmoearth_core.inference.plan import Layout
+from olmoearth_core.inference.plan import Layout, PlannedModel
 
 Predict = Callable[[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]], np.ndarray]
-"""(inputs {modality: (B, T, C, H, W)}, dates (B, T), valid {modality: (B, T, H, W)}) -> probabilities (B, K, H, W)."""
+"""(inputs {modality: (B, T, C, H, W)}, dates (B, T), valid {modality: (B, T, H, W)}) -> probabilities (B, K, H, W), or
+values (B, 1, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ class MappedTile:
 
     Attributes:
         box: what it covers.
-        classes: (H, W) uint8; nodata outside the area and where no timestep has a valid pixel.
-        probabilities: (K, H, W) uint8, probability times 250; nodata at the same pixels.
+        classes: (H, W) uint8; nodata outside the area and where no timestep has a valid pixel. Of a regression 0 where
+            there is a value.
+        probabilities: (K, H, W) uint8, probability times 250; nodata at the same pixels. Of a regression K is 0.
         area_pixels: how many pixels belong to the area.
         windows_seen: how many windows the model saw; the others have nothing to see.
+        values: (H, W) uint16 of a regression, steps of its range (`Blend.values`).
     """
 
     box: PixelBox
@@ -55,29 +58,41 @@ class MappedTile:
     probabilities: np.ndarray
     area_pixels: int
     windows_seen: int
+    values: np.ndarray | None = None
 
 
 def map_tile(
-    tile: TileInput, predict: Predict, *, classes: int, layout: Layout, batch_sizes: Sequence[int]
+    tile: TileInput, predict: Predict, *, model: PlannedModel, layout: Layout, batch_sizes: Sequence[int]
 ) -> MappedTile:
     """Map the pixels of one tile.
 
     Args:
         tile: what there is to see.
         predict: the model.
-        classes: K.
+        model: what it predicts.
         layout: of the plan.
         batch_sizes: of the plan.
     """
-    blend = Blend(tile.box, classes)
+    blend = Blend(tile.box, model.outputs)
     seen = 0
     for batch in batches(tile.windows, tile.cubes, layout, batch_sizes):
         for window, probabilities in zip(batch, _forward(batch, tile.cubes, predict), strict=True):
             if window is not None:
-                blend.add(window, probabilities)
+                blend.add(window, _shares(probabilities, model))
                 seen += 1
     mapped = tile.area & _observed(tile.box, tile.cubes) & blend.covered
-    return MappedTile(tile.box, blend.classes(mapped), blend.probabilities(mapped), int(tile.area.sum()), seen)
+    probabilities, values = blend.probabilities(mapped), None
+    if model.range is not None:
+        probabilities, values = probabilities[:0], blend.values(mapped)
+    return MappedTile(tile.box, blend.classes(mapped), probabilities, int(tile.area.sum()), seen, values)
+
+
+def _shares(predicted: np.ndarray, model: PlannedModel) -> np.ndarray:
+    """Predictions as numbers from 0 to 1: probabilities as they are, values as shares of their range."""
+    if model.range is None:
+        return predicted
+    low, high = model.range
+    return np.clip((predicted - low) / (high - low), 0, 1)
 
 
 def batches(

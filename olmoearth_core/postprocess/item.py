@@ -30,6 +30,12 @@ MAX_POINTS = 2000
 """An outline with more points than this is told by its convex hull."""
 
 
+Product = tuple[str, str, list[str], dict[str, Any]]
+"""File, title, roles, and further fields of an asset, its media type as "type" among them."""
+STYLE: Product = ("map.qml", "Style of the map for QGIS", ["metadata"], {"type": "application/xml"})
+PREVIEW: Product = ("preview.png", "Preview", ["overview", "thumbnail"], {"type": pystac.MediaType.PNG})
+
+
 def map_item(
     folder: Path,
     *,
@@ -39,8 +45,7 @@ def map_item(
     span: tuple[date, date],
     outline: BaseGeometry,
     box: PixelBox,
-    classes: Sequence[ClassConfig],
-    probability_scale: float,
+    assets: Mapping[str, Product],
     provenance: Mapping[str, str],
 ) -> pystac.Item:
     """Describe the products in `folder`; hrefs are relative to it, no time of making is told.
@@ -53,8 +58,7 @@ def map_item(
         span: [start, end) of the imagery.
         outline: of the area, in degrees.
         box: extent of the rasters.
-        classes: of the map; a class's position is its value.
-        probability_scale: probability of one step of probabilities.tif.
+        assets: key -> product, as `class_assets` or `value_assets` gives them.
         provenance: project, stage key, digest of the weights, as in the tags of the map.
     """
     geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else outline.convex_hull
@@ -71,7 +75,7 @@ def map_item(
             "attribution": f"Contains modified Copernicus Sentinel data {_years(span)}",
             "processing:level": "L4",
             "processing:lineage": (
-                "Sentinel-2 composites, classified window by window with a fine-tuned OlmoEarth encoder, blended where "
+                "Composites of satellite imagery, seen window by window by a fine-tuned encoder, blended where "
                 "windows overlap. `olmoearth audit map.tif` tells the scenes, data and model."
             ),
             **_projection(box),
@@ -79,17 +83,28 @@ def map_item(
         },
         stac_extensions=EXTENSIONS,
     )
-    raster = {
-        "type": pystac.MediaType.COG,
-        "data_type": "uint8",
-        "nodata": NODATA,
-        "raster:spatial_resolution": box.grid.resolution,
-    }
-    names = [c.name for c in classes]
-    bands = [{"name": f"probability of {name}", "raster:scale": probability_scale} for name in names]
-    assets: dict[str, tuple[str, str, list[str], dict[str, Any]]] = {
+    for key, (name, asset_title, roles, fields) in assets.items():
+        path = folder / name
+        media_type = str(fields["type"])
+        told = {name: value for name, value in fields.items() if name != "type"}
+        told |= {"file:size": path.stat().st_size, "file:checksum": f"1220{sha256_file(path)}"}  # multihash: sha2-256
+        item.add_asset(key, pystac.Asset(f"./{name}", asset_title, None, media_type, roles, told))
+    return item
+
+
+def class_assets(classes: Sequence[ClassConfig], probability_scale: float, resolution: float) -> dict[str, Product]:
+    """The products of a map of classes.
+
+    Args:
+        classes: of the map; a class's position is its value.
+        probability_scale: probability of one step of probabilities.tif.
+        resolution: of the rasters.
+    """
+    raster = _raster("uint8", NODATA, resolution)
+    bands = [{"name": f"probability of {c.name}", "raster:scale": probability_scale} for c in classes]
+    return {
         "map": ("map.tif", "Classes", ["data"], {**raster, "classification:classes": _classes(classes)}),
-        "style": ("map.qml", "Style of the map for QGIS", ["metadata"], {"type": "application/xml"}),
+        "style": STYLE,
         "probabilities": ("probabilities.tif", "Probability of each class", ["data"], {**raster, "bands": bands}),
         "polygons": (
             "polygons.parquet",
@@ -104,14 +119,31 @@ def map_item(
             {"type": pystac.MediaType.GEOPACKAGE},
         ),
         "areas": ("areas.csv", "Area of each class", ["metadata"], {"type": "text/csv"}),
-        "preview": ("preview.png", "Preview", ["overview", "thumbnail"], {"type": pystac.MediaType.PNG}),
+        "preview": PREVIEW,
     }
-    for key, (name, asset_title, roles, fields) in assets.items():
-        path = folder / name
-        media_type = str(fields.pop("type"))
-        fields |= {"file:size": path.stat().st_size, "file:checksum": f"1220{sha256_file(path)}"}  # multihash: sha2-256
-        item.add_asset(key, pystac.Asset(f"./{name}", asset_title, None, media_type, roles, fields))
-    return item
+
+
+def value_assets(
+    name: str, unit: str, scale: float, offset: float, nodata: int, resolution: float
+) -> dict[str, Product]:
+    """The products of a map of measured values; a stored number times `scale` plus `offset` is a value in `unit`."""
+    band = {"name": name, "raster:scale": scale, "raster:offset": offset} | ({"unit": unit} if unit else {})
+    raster = _raster("uint16", nodata, resolution)
+    return {
+        "map": ("map.tif", f"Values of {name}", ["data"], {**raster, "bands": [band]}),
+        "style": STYLE,
+        "values": ("values.csv", "Mean and spread over the area", ["metadata"], {"type": "text/csv"}),
+        "preview": PREVIEW,
+    }
+
+
+def _raster(dtype: str, nodata: int, resolution: float) -> dict[str, Any]:
+    return {
+        "type": pystac.MediaType.COG,
+        "data_type": dtype,
+        "nodata": nodata,
+        "raster:spatial_resolution": resolution,
+    }
 
 
 def write_item(path: Path, item: pystac.Item) -> None:

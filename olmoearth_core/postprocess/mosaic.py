@@ -21,6 +21,7 @@ from olmoearth_core.grid import PixelBox
 from olmoearth_core.store import whole_file, write_text
 
 NODATA = 255
+_GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16"}
 BLOCK = 512
 CACHE = 256
 """Megabytes of blocks that GDAL may keep; left alone it takes a share of the machine's memory."""
@@ -34,6 +35,8 @@ class Band:
         name: its description.
         source: the band of the tiles it is made of, from 1.
         scale: what a stored value is multiplied by.
+        offset: what is then added.
+        dtype: of the stored values, "uint8" or "uint16"; the largest number of it is nodata.
         colours: "#rrggbb" of the values 0, 1, ...; empty for a band of measured values.
     """
 
@@ -41,12 +44,19 @@ class Band:
     source: int
     scale: float = 1.0
     colours: Sequence[str] = field(default=())
+    offset: float = 0.0
+    dtype: str = "uint8"
+
+    @property
+    def nodata(self) -> int:
+        """The number that means that nothing is known."""
+        return int(np.iinfo(self.dtype).max)
 
 
 def write_mosaic(
     path: Path, tiles: Mapping[Path, PixelBox], bands: Sequence[Band], *, tags: Mapping[str, str], scratch: Path
 ) -> None:
-    """Write a Cloud Optimized GeoTIFF (uint8, nodata 255, deflate, overviews), whole or not at all.
+    """Write a Cloud Optimized GeoTIFF (deflate, overviews), whole or not at all.
 
     Overviews of a band with colours take the most frequent value, of others the mean. Memory does not grow with the
     extent. Equal tiles give equal bytes.
@@ -93,8 +103,9 @@ def virtual_raster(tiles: Mapping[Path, PixelBox], bands: Sequence[Band], tags: 
 
 def _virtual_band(number: int, band: Band, tiles: Mapping[Path, PixelBox], whole: PixelBox) -> str:
     return (
-        f'<VRTRasterBand dataType="Byte" band="{number}"><Description>{escape(band.name)}</Description>'
-        f"<NoDataValue>{NODATA}</NoDataValue>"
+        f'<VRTRasterBand dataType="{_GDAL_TYPES[band.dtype]}" band="{number}">'
+        f"<Description>{escape(band.name)}</Description><NoDataValue>{band.nodata}</NoDataValue>"
+        + (f"<Offset>{band.offset!r}</Offset>" if band.offset else "")
         + (_colour_table(band.colours) if band.colours else f"<Scale>{band.scale!r}</Scale>")
         + "".join(_source(path, band.source, box, whole) for path, box in tiles.items())
         + "</VRTRasterBand>"
@@ -181,7 +192,7 @@ def _cause(error: BaseException) -> str:
 
 
 def blocks(path: Path) -> Iterator[tuple[np.ndarray, tuple[float, float]]]:
-    """((h, w) uint8 of the first band, (x, y) of its middle in the CRS of the map), block by block.
+    """((h, w) of the first band, (x, y) of its middle in the CRS of the map), block by block.
 
     Raises:
         StoreError: a block cannot be read back.

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from matplotlib import rc_context, rcParamsDefault
+from matplotlib import colormaps, rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
 
 from olmoearth_core.postprocess.areas import ClassArea
@@ -25,6 +26,8 @@ MAX_PIXELS = 1600
 LEGEND_ROWS = 10
 LEGEND_STEP = 0.42
 """Inches from one row of the legend to the next."""
+RAMP = "viridis"
+"""Colours of values: even in lightness, and told apart by those who do not see red and green."""
 INK, PAPER, VOID = "#222222", "#ffffff", "#f0f0f0"
 
 
@@ -49,19 +52,63 @@ def write_preview(
         colours: "#rrggbb" of each class.
         areas: of each class, for the legend.
     """
+    classes, bounds, factor = _read(map_path)
+    palette = np.array([to_rgb(VOID)] * 256)
+    palette[: len(colours)] = [to_rgb(colour) for colour in colours]
+    rows = _legend_rows(areas, colours, bool((classes >= len(colours)).any()))
+    _draw(path, palette[classes], bounds, factor, rows, (title, subtitle, footer))
+
+
+def write_value_preview(
+    path: Path, map_path: Path, *, title: str, subtitle: str, footer: str, unit: str, limits: tuple[float, float]
+) -> None:
+    """Draw the values at `map_path` to a PNG, as `write_preview` draws classes.
+
+    Args:
+        path: the PNG.
+        map_path: the map, with scale and offset.
+        title: what is mapped.
+        subtitle: when.
+        footer: which map this is.
+        unit: of the values.
+        limits: the values with the first and the last colour; beyond them the colours stay.
+    """
+    stored, bounds, factor = _read(map_path)
+    with rasterio.open(map_path) as source:
+        scale, offset, nodata = source.scales[0], source.offsets[0], source.nodata
+    low, high = limits
+    share = np.clip((stored * scale + offset - low) / (high - low), 0, 1)
+    picture = colormaps[RAMP](share)[..., :3]
+    picture[stored == nodata] = to_rgb(VOID)
+    steps = np.linspace(1, 0, 6)
+    rows = [(to_hex(colormaps[RAMP](step)), f"{low + step * (high - low):.4g} {unit}".strip(), "") for step in steps]
+    if (stored == nodata).any():
+        rows.append((VOID, "not mapped", "outside, or never clear"))
+    _draw(path, picture, bounds, factor, rows, (title, subtitle, footer))
+
+
+def _read(map_path: Path) -> tuple[np.ndarray, BoundingBox, int]:
+    """(the first band, its bounds, by how much it is thinned out)."""
     with rasterio.open(map_path) as source:
         factor = max(1, math.ceil(max(source.shape) / MAX_PIXELS))
         shape = (math.ceil(source.height / factor), math.ceil(source.width / factor))
-        classes = source.read(1, out_shape=shape, resampling=Resampling.nearest)
-        bounds = source.bounds
-    palette = np.array([to_rgb(VOID)] * 256)
-    palette[: len(colours)] = [to_rgb(colour) for colour in colours]
+        return source.read(1, out_shape=shape, resampling=Resampling.nearest), source.bounds, factor
 
+
+def _draw(
+    path: Path,
+    picture: np.ndarray,
+    bounds: BoundingBox,
+    factor: int,
+    rows: Sequence[tuple[str, str, str]],
+    texts: tuple[str, str, str],
+) -> None:
+    """The sheet: title, subtitle and footer (`texts`), the picture (H, W, RGB), legend, north arrow, scale bar."""
+    title, subtitle, footer = texts
     with rc_context(rcParamsDefault):  # a person's own matplotlib settings must not change the bytes
-        rows = _legend_rows(areas, colours, bool((classes >= len(colours)).any()))
         figure, axes = _page((bounds.top - bounds.bottom) / (bounds.right - bounds.left), len(rows))
         axes.imshow(
-            palette[classes],
+            picture,
             extent=(bounds.left, bounds.right, bounds.bottom, bounds.top),
             interpolation="nearest" if factor == 1 else "antialiased",
         )

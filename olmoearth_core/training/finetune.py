@@ -72,11 +72,12 @@ def finetune(run: StageRun) -> dict[str, Any]:
     warnings = [told for split in ("validation", "test") for told in _doubts(split, metrics[split], setup)]
     for warning in warnings:
         progress.note(f"Warning: {warning}")
-    card = _judged(card, metrics, warnings, config.dataset.split)
+    card = _judged(card, metrics, warnings, SplitConfig.model_validate(upstream.manifest.settings["dataset"]["split"]))
     save_card(run.out, card)
     write_json(run.out / "metrics.json", metrics)
     write_json(run.out / "history.json", state.history)
     return {
+        "report": "report.html",
         "base_weights": card.base.sentence,
         "recipe": f"{recipe.name}: {recipe.why}",
         "weights_sha256": card.weights_sha256,
@@ -119,7 +120,7 @@ def _own_restrictions(split: SplitConfig) -> Iterator[str]:
 def _chosen_by(state: State, task: TaskCard) -> str:
     if state.best_score is None:
         return f"Validation has no score, so the last of {state.epoch} epochs is kept."
-    score = {"segmentation": "mIoU", "classification": "accuracy", "regression": "R2"}[task.kind]
+    score = {"segmentation": "mIoU", "classification": "macro F1", "regression": "R2"}[task.kind]
     stopped = "; training stopped as it did not get better" if state.stopped else ""
     return f"The best of {state.epoch} epochs by validation {score} is kept: epoch {state.best_epoch}{stopped}."
 
@@ -158,4 +159,6 @@ def _headlines(scores: dict[str, Any]) -> dict[str, Any]:
     told = {name: scores[name] for name in names if name in scores}
     if "classes" in scores:
         told["iou"] = {name: values["iou"] for name, values in scores["classes"].items()}
+    if scores.get("baseline"):
+        told["baseline"] = scores["baseline"]["sentence"]
     return told

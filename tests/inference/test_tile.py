@@ -7,7 +7,7 @@ from rasters import CRS
 from olmoearth_core.grid import Grid, PixelBox, lattice
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.inference.blend import NODATA
-from olmoearth_core.inference.plan import Layout
+from olmoearth_core.inference.plan import Layout, PlannedModel
 from olmoearth_core.inference.tile import TileInput, batches, map_tile
 
 BOX = Grid(CRS, 10.0).box(800, -1600, 64, 32)
@@ -27,6 +27,7 @@ def all_valid() -> np.ndarray:
     return np.ones((2, 32, 64), bool)
 
 
+MODEL = PlannedModel(weights_sha256="0" * 64, classes=["a", "b"])
 LAYOUT = Layout(tile_size=64, window_size=16, patch_size=4, stride=16)
 
 
@@ -109,7 +110,7 @@ def test_a_tile_holds_nodata_outside_the_area_and_where_nothing_was_seen() -> No
         return np.concatenate([west * 0.8 + 0.1, 0.9 - west * 0.8], axis=1)
 
     tile = TileInput(BOX, area, WINDOWS, {"sentinel2_l2a": cube(valid)})
-    mapped = map_tile(tile, predict, classes=2, layout=LAYOUT, batch_sizes=[2, 3])
+    mapped = map_tile(tile, predict, model=MODEL, layout=LAYOUT, batch_sizes=[2, 3])
     expected = np.where(np.arange(64) < 32, 0, 1) * np.ones((32, 1), int)
     known = area & valid.any(axis=0)
     assert np.array_equal(mapped.classes[known], expected[known])

@@ -11,6 +11,7 @@ from smallmap import full_disk
 
 from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.inference.plan import PlannedModel
 from olmoearth_core.inference.product import write_tile
 from olmoearth_core.inference.tile import MappedTile
 from olmoearth_core.postprocess.mosaic import Band, virtual_raster, write_mosaic, write_style
@@ -43,7 +44,8 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, PixelBox]:
             box = GRID.box(WHOLE.column + column, WHOLE.row + row, 384, 300).cut(WHOLE)
             part = pixels()[:, row : row + box.height, column : column + box.width]
             name = f"{column}_{row}"
-            write_tile(folder, name, MappedTile(box, part[0], part[1:], int((part[0] < 255).sum()), 1), "abc")
+            mapped = MappedTile(box, part[0], part[1:], int((part[0] < 255).sum()), 1)
+            write_tile(folder, name, mapped, PlannedModel(weights_sha256="0" * 64, classes=list("abc")))
             found[folder / f"{name}.tif"] = box
     return found
 
