@@ -22,8 +22,9 @@ from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
 from olmoearth_core.labels.labels import Labels, check_labels
 from olmoearth_core.labels.quality import label_facts
 from olmoearth_core.labels.split import SPLITS, block_of, block_pixels, splits_of
+from olmoearth_core.labels.targets import count_pixels
 from olmoearth_core.labels.vector import Problem, read_area
-from olmoearth_core.labels.windows import TrainingWindow, count_pixels, windows_of
+from olmoearth_core.labels.windows import TrainingWindow, windows_of
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 

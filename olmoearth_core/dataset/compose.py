@@ -27,7 +27,8 @@ from olmoearth_core.imagery.footprint import near
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import SceneList
 from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.windows import IGNORE, Target, TrainingWindow, make_target
+from olmoearth_core.labels.targets import Target, make_target
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import whole_file, write_json

@@ -16,7 +16,8 @@ from olmoearth_core.labels.agreement import Agreement, Samples, agreement
 from olmoearth_core.labels.labels import Labels
 from olmoearth_core.labels.leakage import measure
 from olmoearth_core.labels.quality import label_facts
-from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target
+from olmoearth_core.labels.targets import make_target
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 

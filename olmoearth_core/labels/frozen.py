@@ -16,7 +16,8 @@ from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.grid import Grid
 from olmoearth_core.labels.split import SPLITS, Block, BlockTable, assign_splits, block_of, block_pixels
-from olmoearth_core.labels.windows import count_pixels, windows_of
+from olmoearth_core.labels.targets import count_pixels
+from olmoearth_core.labels.windows import windows_of
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import write_json
