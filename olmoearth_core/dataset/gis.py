@@ -1,7 +1,8 @@
 """A training set for a person's eyes: files that QGIS opens.
 
 windows.gpkg                         one outline a window, with split, date, classes and scenes
-<window>/target.tif                  classes in their colours, 255 where nothing is known
+<window>/target.tif                  classes in their colours, 255 where nothing is known; or a regression's values, NaN
+<window>/target_<task>.tif           the same of an auxiliary task
 <window>/<modality>_<date>.tif       one timestep, a band each, nodata where nothing was observed
 """
 
@@ -63,8 +64,17 @@ def _write_outlines(dataset: Dataset, path: Path) -> Path:
 def _write_window(dataset: Dataset, row: int, folder: Path, colors: Mapping[str, str]) -> list[Path]:
     (sample,) = dataset.read([row])
     box = dataset.box(row)
-    table = {k: _rgba(colors[name]) for k, name in enumerate(dataset.classes) if name in colors}
-    written = [_write_raster(folder / "target.tif", sample.target[None], box, IGNORE, ("class",), colormap=table)]
+    written = []
+    for task, truth in sample.truths.items():
+        path = folder / f"{dataset.cubes.layout.target_name(task)}.tif"
+        if truth.values is not None:
+            unit = dataset.tasks[task].unit
+            written.append(
+                _write_raster(path, truth.values[None], box, np.nan, (f"{task} ({unit})" if unit else task,))
+            )
+            continue
+        table = {k: _rgba(colors[name]) for k, name in enumerate(dataset.tasks[task].strata) if name in colors}
+        written.append(_write_raster(path, truth.strata[None], box, IGNORE, ("class",), colormap=table))
     for modality, cube in sample.inputs.items():
         nodata = 0 if cube.dtype.kind in "ui" else np.nan
         for t, day in enumerate(sample.dates):

@@ -60,9 +60,11 @@ def make_target(labels: Labels, window: TrainingWindow) -> Target:
 
 
 def count_pixels(
-    labels: Labels, windows: Sequence[TrainingWindow], classes: int, progress: Progress
+    labels: Labels, windows: Sequence[TrainingWindow], progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(labelled pixels of each class (N, classes), conflicting pixels (N,)) of windows, int64; see `amounts`."""
+    """(labelled pixels of each stratum (N, K), conflicting pixels (N,)) of windows, int64; see `amounts`."""
+    assert labels.task is not None, "labels that were read have a task"
+    classes = len(labels.task.strata)
     pixels, conflicts = np.zeros((len(windows), classes), np.int64), np.zeros(len(windows), np.int64)
     with progress.bar("Looking at the labels", len(windows)) as advance:
         for k, window in enumerate(windows):

@@ -41,7 +41,7 @@ def test_a_polygon_is_drawn_alone_though_another_lies_in_its_window() -> None:
     found = {int(make_target(labels, w).classes[8, 8]): make_target(labels, w) for w in windows(labels)}
     assert {k: (t.classes == k).sum() for k, t in found.items()} == {0: 25, 1: 9}
     assert all(set(np.unique(t.classes)) == {k, IGNORE} for k, t in found.items())
-    counts, conflicts = count_pixels(labels, windows(labels), 2, Silent())
+    counts, conflicts = count_pixels(labels, windows(labels), Silent())
     assert counts.sum(axis=0).tolist() == [1, 1]  # windows, not pixels
     assert conflicts.sum() == 0
 

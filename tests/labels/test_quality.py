@@ -22,7 +22,7 @@ from olmoearth_core.project import Project, load_project
 def look(project: Project) -> LabelFacts:
     labels = read_labels(project)
     windows = windows_of(project, labels)
-    return label_facts(project, labels, windows, *count_pixels(labels, windows, 2, Silent()))
+    return label_facts(project, labels, windows, *count_pixels(labels, windows, Silent()))
 
 
 def shore(folder: Path, labels: list[Label], **changes: Any) -> Project:
