@@ -87,6 +87,21 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
         registry.record(project, result, context, dvc_hash=dvc_hash)
 
 
+def finished_stage(project: Project, stage: str, progress: Progress) -> StageResult:
+    """The verified outputs of a stage for the project as it is now; runs nothing.
+
+    Raises:
+        ProjectError: the stage, or one before it, has to run first.
+    """
+    found = core.find_result(STAGES[stage], STAGES, project, progress)
+    if found is None:
+        raise ProjectError(
+            f"{project.root}: the stage '{stage}' has no up-to-date outputs. "
+            f"Run `olmoearth run {project.root.name} --until {stage}` first."
+        )
+    return found
+
+
 def describe(result: StageResult) -> dict[str, Any]:
     """A stage result as plain JSON values; the folder is relative to the project."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def stage_markdown(project: str, result: dict[str, Any]) -> str:
 
 def reports(result: dict[str, Any]) -> list[str]:
     """The pages that a stage left for a person to open, below the project."""
-    return [f"{result['folder']}/expectations.html"] if result["stage"] == "preprocess" else []
+    page = {"preprocess": "expectations.html", "finetune": "report.html"}.get(result["stage"])
+    return [f"{result['folder']}/{page}"] if page else []
 
 
 def stages_table(results: list[dict[str, Any]]) -> Table:
@@ -73,11 +75,21 @@ def scores_lines(result: dict[str, Any]) -> list[str]:
     """How good a fine-tuned model is, and why to doubt it; nothing for other stages."""
     summary = result["summary"]
     lines = [
-        f"  {split}: mIoU {_plain(scores['miou'])}, accuracy {_plain(scores['overall_accuracy'])}"
+        f"  {split}: {', '.join(told)}"
         for split in ("validation", "test")
-        if isinstance(scores := summary.get(split), dict) and scores.get("miou") is not None
+        if isinstance(scores := summary.get(split), dict) and (told := list(_headlines(scores)))
     ]
     return lines + [f"  Warning: {warning}" for warning in summary.get("warnings", []) if lines]
+
+
+def _headlines(scores: dict[str, Any]) -> Iterator[str]:
+    """The scores of a split that a person looks at first, with what a random forest comes to beside them."""
+    named = {"miou": "mIoU", "overall_accuracy": "accuracy", "r2": "R2", "rmse": "RMSE"}
+    for key, name in named.items():
+        if scores.get(key) is not None:
+            yield f"{name} {_plain(scores[key])}"
+    if scores.get("baseline"):
+        yield scores["baseline"]
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:

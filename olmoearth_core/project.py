@@ -134,7 +134,7 @@ class ModelConfig(Section):
     """The encoder and the sizes it works at."""
 
     encoder: str = "v1.1-nano"
-    """Catalogue name, as in `olmoearth encoders list`."""
+    """Catalogue name, as in `olmoearth encoders list`: "v1.1-nano", "galileo-nano"."""
     weights: str | None = Field(None, min_length=1)
     """Checkpoint (folder, hf://, s3://); random weights when not given."""
     patch_size: int = Field(ge=1, le=8)

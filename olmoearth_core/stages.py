@@ -134,7 +134,7 @@ def _label_settings(task: TaskConfig, labels: LabelsConfig) -> dict[str, Any]:
 
 
 def _task_settings(task: TaskConfig) -> dict[str, Any]:
-    """All of a task but its colours."""
+    """What is learned of a task; the colours of its classes are for pictures."""
     return {**_dump(task, "name", "kind", "unit", "range"), "classes": task.class_names}
 
 
@@ -146,12 +146,9 @@ def map_id(project: Project, key: str) -> str:
 _ALL = (
     Stage(
         name="export",
-        version=3,
+        version=2,
         run=_export,
-        settings=lambda p: {
-            "imagery": _grid_settings(p),
-            **_window_settings(p),
-        },
+        settings=lambda p: {"imagery": _grid_settings(p), **_window_settings(p)},
         files=_export_files,
         place=lambda _project, _key: "data/export",
     ),
@@ -173,10 +170,11 @@ _ALL = (
     ),
     Stage(
         name="finetune",
-        version=1,
+        version=2,
         run=_finetune,
         settings=lambda p: {
-            "task": {"kind": p.config.task.kind, "classes": p.config.task.class_names},
+            "tasks": {name: _task_settings(task) for name, task in p.config.tasks.items()},
+            "weights": {extra.task.name: extra.weight for extra in p.config.auxiliary},
             "model": _dump(p.config.model),
             "training": _dump(p.config.training),
             "framing": _dump(p.config.imagery, "framing"),  # goes into the model card: mapping must frame alike
@@ -203,7 +201,10 @@ _ALL = (
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
-            "classes": [_dump(c) for c in p.config.task.classes],
+            "task": {
+                **_dump(p.config.task, "kind", "unit", "range"),
+                "classes": [_dump(c) for c in p.config.task.classes],
+            },
             "map": _dump(p.config.map, "date", "min_area"),
         },
         after=("infer",),

@@ -235,12 +235,12 @@ def _places(labels: TaskLabels) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 def _model(project: Project) -> Iterator[Finding]:
     """The encoder and its weights, as far as this machine can tell: nothing is fetched."""
-    from olmoearth_core.models.config import named
+    from olmoearth_core.models.catalogue import named
     from olmoearth_core.models.sources import locate
 
     model = project.config.model
     try:
-        named(model.encoder)
+        named(model.encoder).check_reads(project.config.imagery.modalities)
     except CoreError as error:
         yield Finding("error", "model.encoder", str(error))
     if model.weights is not None and "://" not in model.weights:

@@ -170,12 +170,26 @@ def to_commit(project: Project) -> list[str]:
 def stage_definition(project: Project, stage: str) -> dict[str, Any]:
     """What dvc.yaml says of a stage of this project."""
     files = [_path(project, name, path) for name, path in label_files(project).items()]
+    keeps = _dvc_keeps(project, stage)
     return {
         "cmd": f"olmoearth {stage}",
-        "deps": [*files, *([OUTPUTS["export"]] if stage == "preprocess" else [])],
-        "params": [{PROJECT_FILE: PARAMS[stage]}],
+        "deps": [*files, *([] if keeps else [PROJECT_FILE]), *([OUTPUTS["export"]] if stage == "preprocess" else [])],
+        "params": [{PROJECT_FILE: PARAMS[stage]}] if keeps else [],
         "outs": [{OUTPUTS[stage]: {"persist": True}}],
     }
+
+
+def _dvc_keeps(project: Project, stage: str) -> bool:
+    """Whether DVC can keep the stage's settings as params: a date without quotes it reads as one, and cannot write.
+
+    Then the stage depends on the whole file: after a change elsewhere in it `dvc repro` asks us, and we skip.
+    """
+    settings = _load(project.root / PROJECT_FILE)
+    try:
+        json.dumps([settings.get(name.partition(".")[0]) for name in PARAMS[stage]], sort_keys=True)
+    except TypeError:
+        return False
+    return True
 
 
 def _path(project: Project, name: str, path: Path) -> str:

@@ -29,6 +29,8 @@ DATASET_FOLDER, REPORT = "data/dataset", "expectations.html"
 """Where preprocessing leaves the report of the training set, below the project."""
 FOLDER = "model"
 """Name of the artifact in the pyfunc, as `pyfunc_model` reads it."""
+MOST_AT_ONCE = 1000
+"""Metrics that MLflow takes in one call."""
 REQUIREMENTS = ("olmoearth-platform", "torch", "numpy", "safetensors", "pydantic")
 
 
@@ -140,7 +142,9 @@ def _log_batch(
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    client.log_batch(run, metrics=[Metric(n, v, now, step, model_id=model_id, run_id=run) for n, v in values.items()])
+    metrics = [Metric(n, v, now, step, model_id=model_id, run_id=run) for n, v in values.items()]
+    for first in range(0, len(metrics), MOST_AT_ONCE):
+        client.log_batch(run, metrics=metrics[first : first + MOST_AT_ONCE])
 
 
 def _log_figures(client: Any, run: str, folder: Path) -> None:

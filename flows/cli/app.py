@@ -10,7 +10,20 @@ from typing import NoReturn
 
 import typer
 
-from flows.cli import audit, dataset, demo, deploy, doctor, encoders, estimate, importing, models, projects, stages
+from flows.cli import (
+    audit,
+    dataset,
+    demo,
+    deploy,
+    doctor,
+    encoders,
+    estimate,
+    importing,
+    models,
+    probe,
+    projects,
+    stages,
+)
 from flows.cli.output import fail, quiet_libraries
 
 WRONG_USAGE, STOPPED = 2, 130
@@ -24,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (projects, importing, estimate, stages, deploy, dataset, audit, models, encoders, doctor, demo):
+for module in (projects, importing, estimate, stages, probe, deploy, dataset, audit, models, encoders, doctor, demo):
     module.add_to(app)
 
 

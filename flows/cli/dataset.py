@@ -22,13 +22,13 @@ def dataset(
     ] = None,
     window: Annotated[
         list[str] | None,
-        typer.Option("--window", "-w", help="A window to write; repeat for more. Default: the first 4."),
+        typer.Option("--window", "-w", help="A window to write; repeat for more. Default: the 4 that show most."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the training set of a project, or write its windows for QGIS."""
     from olmoearth_core.dataset.dataset import open_dataset
-    from olmoearth_core.dataset.gis import write_for_gis
+    from olmoearth_core.dataset.gis import telling_windows, write_for_gis
     from olmoearth_core.project import load_project
 
     loaded = load_project(project)
@@ -37,8 +37,8 @@ def dataset(
     facts = _facts(found)
     written: list[Path] = []
     if to is not None:
-        names = window or [str(name) for name in found.windows["name"][:4]]
-        colors = {c.name: c.color for c in loaded.config.task.classes}
+        names = window or telling_windows(found, 4)
+        colors = {c.name: c.color for task in loaded.config.tasks.values() for c in task.classes}
         with progress(as_json) as listener:
             written = write_for_gis(found, to.expanduser().resolve(), names, colors, listener)
     if as_json:
@@ -56,7 +56,7 @@ def dataset(
 
 
 def _facts(found: Any) -> dict[str, Any]:
-    pixels = {name: int(found.windows[f"pixels_{name}"].sum()) for name in found.classes}
+    pixels = dict(zip(found.classes, found.pixels().sum(axis=0).tolist(), strict=True))
     return {
         "windows": {split: len(found.indices(split)) for split in ("train", "validation", "test")},
         "window_size": f"{found.window_size} px of {found.resolution:g} m, {found.grid.crs}",

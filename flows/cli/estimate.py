@@ -24,7 +24,7 @@ def estimate(
         Path | None,
         typer.Argument(metavar="[PROJECT]", help="Project folder; without one, the options say what."),
     ] = None,
-    encoders: Annotated[str, typer.Option(help="Names, separated by commas, or 'all'.")] = "all",
+    encoders: Annotated[str, typer.Option(help="Names, separated by commas, or 'all' that read the imagery.")] = "all",
     window: Annotated[int | None, typer.Option(help="Edge of a window in pixels.")] = None,
     patch: Annotated[int | None, typer.Option(help="Edge of a patch in pixels.")] = None,
     timesteps: Annotated[int | None, typer.Option(help="Timesteps of a window.")] = None,
@@ -41,7 +41,7 @@ def estimate(
 ) -> None:
     """Estimate what mapping costs, for each encoder: per window, per km², and for an area."""
     from olmoearth_core.models import cost
-    from olmoearth_core.models.catalogue import CATALOGUE
+    from olmoearth_core.models.catalogue import CATALOGUE, named
     from olmoearth_core.project import load_project
 
     loaded = load_project(project or Path()) if project is not None or (Path() / "project.yaml").is_file() else None
@@ -55,7 +55,8 @@ def estimate(
     work = _workload(loaded, {name: value for name, value in given.items() if value is not None})
     if area is None and loaded is not None:
         area = _area_km2(loaded)
-    names = list(CATALOGUE) if encoders == "all" else [name.strip() for name in encoders.split(",")]
+    every = [name for name in CATALOGUE if set(work.modalities) <= set(named(name).band_sets)]
+    names = every if encoders == "all" else [name.strip() for name in encoders.split(",")]
     calibrate = (loaded is not None or price is not None) if measure is None else measure
     if calibrate and not as_json:
         side_console().print("Measuring windows/s on this device: up to a minute ...", style="dim")

@@ -53,7 +53,8 @@ def import_(
         Path | None, typer.Option(help="CSV table with the columns file, date.", rich_help_panel=FILES)
     ] = None,
     crs: Annotated[
-        str | None, typer.Option(help="CRS of files that state none: EPSG:32631.", rich_help_panel=FILES)
+        str | None,
+        typer.Option(help="CRS of files and tables that state none: EPSG:32631.", rich_help_panel=FILES),
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Reflectance = value x scale + offset.", rich_help_panel=FILES)
@@ -65,15 +66,24 @@ def import_(
         typer.Option(help="Processing level; with B10 it is L1C, else L2A.", rich_help_panel=FILES),
     ] = None,
     labels: Annotated[
-        list[Path] | None, typer.Option(help="Vector file or raster of labels; repeatable.", rich_help_panel=LABELS)
+        list[Path] | None,
+        typer.Option(help="Vector file, CSV table or raster of labels; repeatable.", rich_help_panel=LABELS),
     ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", help="Values that mean a class: forest=30-100; repeatable.", rich_help_panel=LABELS),
     ] = None,
     class_property: Annotated[
-        str, typer.Option(help="Property of vector files with the class.", rich_help_panel=LABELS)
+        str,
+        typer.Option(help="Property of vector files, or column of tables, with the class.", rich_help_panel=LABELS),
     ] = "class",
+    label_date: Annotated[
+        str | None,
+        typer.Option(help="Day that labels without a date are true for: 2024-05-01.", rich_help_panel=LABELS),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put this import in the place of one of other files.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
@@ -88,7 +98,7 @@ def import_(
         kind=kind,
         bands=tuple(band.strip() for band in bands.split(",")) if bands else (),
         ignore=frozenset(ignore or ()),
-        date=None if date is None else _moment(date),
+        date=None if date is None else _moment("--date", date),
         dates=dates,
         crs=crs,
         scale=scale,
@@ -98,22 +108,25 @@ def import_(
         link=link,
     )
     target = to if to is not None else Path(str(project)) / "source"
-    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property)
+    day = None if label_date is None else _moment("--label-date", label_date).date()
+    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property, day, crs)
     with progress(as_json) as listener:
-        made = import_data(sources, target, options, labelling=labelling, project=project, progress=listener)
+        made = import_data(
+            sources, target, options, labelling=labelling, project=project, progress=listener, again=replace
+        )
     if as_json:
         print_json(_to_json(made))
     else:
         _tell(made)
 
 
-def _moment(text: str) -> datetime:
+def _moment(option: str, text: str) -> datetime:
     from olmoearth_core.errors import SourceError
     from olmoearth_core.importing.times import parse_moment
 
     moment = parse_moment(text)
     if moment is None:
-        raise SourceError(f"--date {text}: expected a date like 2024-05-01")
+        raise SourceError(f"{option} {text}: expected a date like 2024-05-01")
     return moment.astimezone(UTC)
 
 

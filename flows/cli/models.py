@@ -48,13 +48,14 @@ def models(project: ProjectArgument = Path(), as_json: JsonOption = False) -> No
     from rich.table import Table
 
     table = Table(title=f"Model versions of {name}", title_justify="left")
-    for column in ("version", "alias", "encoder", "validation mIoU", "test mIoU", "dataset", "weights", "made"):
+    for column in ("version", "alias", "encoder", "score", "validation", "test", "dataset", "weights", "made"):
         table.add_column(column)
     for row in rows:
         table.add_row(
             row["version"],
             ", ".join(row["aliases"]),
             row["encoder"],
+            row["scores"].get("headline", "miou"),
             *(_score(row["scores"], split) for split in ("validation", "test")),
             (row["dataset"] or "-")[:12],
             row["weights_sha256"][:12],
@@ -64,5 +65,8 @@ def models(project: ProjectArgument = Path(), as_json: JsonOption = False) -> No
 
 
 def _score(scores: dict[str, Any], split: str) -> str:
-    found = (scores.get(split) or {}).get("miou")
-    return "-" if found is None else f"{found:.3f}"
+    found, name = scores.get(split) or {}, scores.get("headline", "miou")
+    if found.get(name) is None:
+        return "-"
+    interval = (found.get("intervals") or {}).get(name)
+    return f"{found[name]:.3f}" + (f" ({interval['low']:.3f}-{interval['high']:.3f})" if interval else "")

@@ -79,8 +79,10 @@ def show_results(root: Path, results: list[dict[str, Any]]) -> None:
     for result in results:
         for line in scores_lines(result):
             out.print(line, highlight=False, markup=False)
-    for page in (page for result in results for page in reports(result)):
-        out.print(f"Training set: {root / page}", highlight=False, soft_wrap=True)
+    for result in results:
+        for page in reports(result):
+            name = {"preprocess": "Training set:", "finetune": "Model:"}[result["stage"]]
+            out.print(f"{name} {root / page}", highlight=False, soft_wrap=True)
     last = results[-1]
     for line in summary_lines(last):
         out.print(line, highlight=False, markup=False)

@@ -136,7 +136,8 @@ def _freeze(
         return path
     scenes = search(query, project.root, progress, access_of(project))
     scenes.write(path)
-    progress.note(f"{len(scenes.scenes)} scenes found for the {what}; kept in {path.relative_to(project.root)}")
+    count = "1 scene" if len(scenes.scenes) == 1 else f"{len(scenes.scenes)} scenes"
+    progress.note(f"{count} found for the {what}; kept in {path.relative_to(project.root)}")
     return path
 
 

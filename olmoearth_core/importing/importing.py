@@ -7,6 +7,7 @@ target/import.json             what it was made from
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from olmoearth_core.importing.labelling import ClassValues, LabelSet, partners_l
 from olmoearth_core.importing.outlines import read_outlines
 from olmoearth_core.importing.patches import looks_like_patches, read_patches
 from olmoearth_core.importing.source import Found, Level, Options
-from olmoearth_core.importing.starter import starter
+from olmoearth_core.importing.starter import framing_of, starter
 from olmoearth_core.importing.tiffs import SUFFIXES, find_tiffs, read_scenes
 from olmoearth_core.importing.write import footprint, write_catalogue, write_outlines
 from olmoearth_core.progress import Progress, Silent
@@ -45,12 +46,16 @@ class Labelling:
     Attributes:
         files: vector files or rasters of labels.
         classes: class -> the values that mean it; empty to take the classes from the files.
-        class_property: property of vector files with the class.
+        class_property: property of vector files, column of CSV tables, with the class.
+        day: what labels that say no date are true for; the day of the imagery when not given.
+        crs: of CSV tables with x and y.
     """
 
     files: Sequence[Path] = ()
     classes: Mapping[str, ClassValues] | None = None
     class_property: str = "class"
+    day: date | None = None
+    crs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,19 @@ def import_data(
     labelling: Labelling | None = None,
     project: Path | None = None,
     progress: Progress | None = None,
+    again: bool = False,
 ) -> Imported:
     """Import `sources` into the folder `target`. The same files and options give the same bytes.
 
     Args:
         sources: a folder, or files of one kind: GeoTIFFs, NetCDF files, Zarr stores, or one GeoJSON of the older form.
-        target: a new folder, an empty one, or a former import, which is replaced once the new one is whole.
+        target: a new folder, an empty one, or a former import of the same files, which is replaced once the new one
+            is whole.
         options: what the files do not say themselves.
         labelling: labels that are no patches' classes.
         project: a project folder to make, with a project.yaml that names the import.
         progress: listener.
+        again: replace a former import of other files, too.
 
     Raises:
         SourceError: the files cannot be imported as they are; nothing is written then.
@@ -122,9 +130,11 @@ def import_data(
     try:
         with ExitStack() as stack, disk_errors(target):
             if len(sources) == 1 and sources[0].suffix.lower() in OUTLINES:
+                _refuse_other(target, sources, again)
                 imported = _import_outlines(sources[0], target, work, labelling, project)
             else:
                 found = find(sources, options, stack)
+                _refuse_other(target, found.files, again)
                 title = sources[0].stem if len(sources) == 1 else found.scenes[0].id
                 imported = _import_scenes(found, title, target, work, options, labelling, project, progress or Silent())
             publish_folder(work, target, target.with_name(f".{target.name}.old"))
@@ -190,6 +200,7 @@ def _import_scenes(
     bands = sorted({band for scene in found.scenes for band in scene.layers})
     missing = {band: sum(band not in scene.layers for scene in found.scenes) for band in bands}
     level: Level = options.level or ("L1C" if CIRRUS in bands else "L2A")
+    days = sorted(scene.moment.date() for scene in found.scenes)
     labels = _labels(found, labelling)
     area = footprint(found.scenes)
     yaml = "" if labels is None else starter("imported", _seen_from(project, target), found, labels, area)
@@ -199,8 +210,12 @@ def _import_scenes(
         write_labels(work, labels, found.scenes)
     write_outlines(work / AREA, [({"name": "imagery"}, area)])
     warnings = [*found.warnings, *_warnings(level, missing, len(found.scenes)), *tally.warnings()]
+    if labels is not None and labels.undated and labelling.day is None:
+        warnings.append(
+            f"{', '.join(labels.undated)} say no date: labels.date is set to that of the imagery, "
+            f"{framing_of(days)[1]}. If they are true for another day, give it with --label-date"
+        )
     _write_about(work, found, level, options, labelling, warnings)
-    days = sorted(scene.moment.date() for scene in found.scenes)
     return Imported(
         folder=target, kind=found.kind, level=level, scenes=len(found.scenes), days=(days[0], days[-1]),
         bands={b: min(s.layers[b].grid.resolution for s in found.scenes if b in s.layers) for b in bands},
@@ -234,7 +249,12 @@ def _import_outlines(path: Path, target: Path, work: Path, labelling: Labelling,
 
 def _labels(found: Found, labelling: Labelling) -> LabelSet | None:
     if labelling.files:
-        return partners_labels(labelling.files, labelling.class_property, labelling.classes or {})
+        labels = partners_labels(
+            labelling.files, labelling.class_property, labelling.classes or {}, labelling.day, labelling.crs
+        )
+        if labelling.day is not None and not labels.undated:
+            raise SourceError("--label-date: every label file says its dates itself (start_datetime). Leave it out.")
+        return labels
     return patch_labels(found.scenes) if found.kind == "patches" else None
 
 
@@ -319,4 +339,20 @@ def _refuse_target(target: Path, sources: Sequence[Path], project: Path | None) 
         raise SourceError(
             f"{project / PROJECT_FILE}: exists already. Leave out --project to renew the import alone, "
             "or name a new folder."
+        )
+
+
+def _refuse_other(target: Path, files: Sequence[Path], again: bool) -> None:
+    """Refuse to replace an import of other files than these, by name or content."""
+    if again or not (target / ABOUT).is_file():
+        return
+    try:
+        former = json.loads((target / ABOUT).read_text(encoding="utf-8"))["sources"]
+    except (ValueError, KeyError, TypeError):
+        former = []
+    if [_named_digest(path) for path in files] != former:
+        names = [str(source.get("file")) for source in former]
+        raise SourceError(
+            f"{target}: holds an import of other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}). "
+            "Name another folder, or say --replace to put this one in its place."
         )

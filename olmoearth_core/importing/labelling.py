@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from olmoearth_core.errors import SourceError
 from olmoearth_core.importing.source import SourceScene, outline
 from olmoearth_core.importing.write import write_outlines
+from olmoearth_core.labels import table
 from olmoearth_core.labels.vector import read_vector
 from olmoearth_core.project import MAX_CLASSES
 
@@ -36,14 +38,18 @@ class LabelSet:
         classes: class -> the values that mean it; none where the class's own name does.
         counts: class -> how many features have it; empty for rasters.
         class_property: of vector files.
-        dated: whether every label says its date.
+        undated: names of the partner's files whose labels say no date.
+        day: what those are true for, where the partner says so.
+        crs: of the coordinates in CSV tables, where the partner says so.
     """
 
     files: Mapping[str, Path | None]
     classes: Mapping[str, ClassValues]
     counts: Mapping[str, int]
     class_property: str = "class"
-    dated: bool = True
+    undated: Sequence[str] = ()
+    day: date | None = None
+    crs: str | None = None
 
 
 def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
@@ -58,12 +64,20 @@ def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
     return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())))
 
 
-def partners_labels(files: Sequence[Path], class_property: str, classes: Mapping[str, ClassValues]) -> LabelSet:
+def partners_labels(
+    files: Sequence[Path],
+    class_property: str,
+    classes: Mapping[str, ClassValues],
+    day: date | None = None,
+    crs: str | None = None,
+) -> LabelSet:
     """The labels in a partner's own files.
 
     Args:
-        class_property: property of vector files with the class.
+        class_property: property of vector files, column of CSV tables, with the class.
         classes: class -> values of the raster or property that mean it; empty to take them from the files.
+        day: what labels without a date are true for.
+        crs: of the coordinates in CSV tables that are not longitude and latitude.
 
     Raises:
         SourceError: a file or its classes cannot be read, or there are too many or too few.
@@ -72,26 +86,28 @@ def partners_labels(files: Sequence[Path], class_property: str, classes: Mapping
     names: dict[str, ClassValues] = {}
     counts: Counter[str] = Counter()
     copies: dict[str, Path | None] = {}
-    dated = True
+    undated = []
     for path in files:
         if (place := f"{FOLDER}/{path.name}") in copies:
             raise SourceError(f"{path}: a second file named {path.name} for --labels; rename one")
         copies[place] = path
         if path.suffix.lower() in _RASTERS:
-            dated = False
+            undated.append(path.name)
             if not classes:
                 names |= {str(value): [value] for value in _raster_values(path)}
             else:
                 _raster_values(path, up_to=None)
             continue
-        found, has_dates = _vector_classes(path, class_property)
-        dated &= has_dates
+        found, dated = _vector_classes(path, class_property, crs)
+        if not dated:
+            undated.append(path.name)
         counts.update(found)
         if not classes:
             names |= {name: [] for name in sorted(found)}
+    tables = any(path.suffix.lower() in table.SUFFIXES for path in files)
     chosen = dict(classes or names)
     _check_number(chosen, ", ".join(path.name for path in files))
-    return LabelSet(copies, chosen, dict(sorted(counts.items())), class_property, dated)
+    return LabelSet(copies, chosen, dict(sorted(counts.items())), class_property, undated, day, crs if tables else None)
 
 
 def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) -> None:
@@ -158,11 +174,14 @@ def _check_number(classes: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _vector_classes(path: Path, key: str) -> tuple[Counter[str], bool]:
-    file = read_vector(path, str(path))
+def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str], bool]:
+    """(features of each class, whether they have dates) of a vector file or CSV table."""
+    is_table = path.suffix.lower() in table.SUFFIXES
+    file = table.read_table(path, str(path), crs) if is_table else read_vector(path, str(path))
     if key not in file.columns:
         found = ", ".join(file.columns) or "none"
-        raise SourceError(f"{path}: has no property '{key}'; its properties are: {found}. Give --class-property.")
+        kind = "column" if is_table else "property"
+        raise SourceError(f"{path}: has no {kind} '{key}'; it has: {found}. Give --class-property.")
     values = file.columns[key]
     missing = [i for i, value in enumerate(values) if value is None or value != value or not str(value).strip()]
     if missing:

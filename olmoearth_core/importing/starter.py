@@ -88,8 +88,10 @@ def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> lis
     if mapped:
         lines.append("  classes:")
         lines += [f"    {json.dumps(n, ensure_ascii=False)}: {json.dumps(v)}" for n, v in mapped.items()]
-    if not labels.dated:
-        lines.append(f"  date: {anchor}")
+    if labels.crs is not None:
+        lines.append(f"  crs: {json.dumps(labels.crs)}")
+    if labels.undated:
+        lines.append(f"  date: {labels.day or anchor}")
     if found.kind == "patches":
         lines.append("  windows: centred")
     return lines

@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from olmoearth_core.models.encoder import Encoder
 
 
-def load_encoder(source: str, *, precision: str = "auto", device: str = "auto") -> Encoder:
+def load_encoder(source: str, *, name: str | None = None, precision: str = "auto", device: str = "auto") -> Encoder:
     """Load an encoder with its published (or your own) weights, in evaluation mode.
 
     Args:
-        source: a local folder (`config.json` + `weights.pth`, or what `save_encoder` wrote), `hf://org/name@revision`,
-            `s3://bucket/folder`, or a catalogue name such as "v1.1-tiny" (fetched from its hub).
+        source: a local folder (`config.json` + `weights.pth` of OlmoEarth or `encoder.pt` of Galileo, or what
+            `save_encoder` wrote), `hf://org/name@revision`, `s3://bucket/folder`, or a catalogue name such as
+            "v1.1-tiny" (fetched from its hub).
+        name: the encoder that it must be; where the same files serve several, as those of "galileo-nano" also serve
+            "galileo-nano-ndvi", the one to make of them.
         precision: "fp32", "bf16" (bf16 weights; residual and norms stay fp32), or "auto" (see `precision.py`).
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" ...
 
@@ -23,7 +26,7 @@ def load_encoder(source: str, *, precision: str = "auto", device: str = "auto") 
     """
     from olmoearth_core.models.checkpoint import load
 
-    return load(str(source), precision=precision, device=device)
+    return load(str(source), name=name, precision=precision, device=device)
 
 
 def build_encoder(name: str, *, seed: int = 0) -> Encoder:

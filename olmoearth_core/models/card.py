@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from olmoearth_core.framing import Framing
+from olmoearth_core.models.card_text import score_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,7 +179,7 @@ def render(card: ModelCard) -> str:
         "",
         "## Scores",
         "",
-        *_scores(card.scores),
+        *score_lines(card.scores),
         "",
         "## Restrictions",
         "",
@@ -190,38 +191,3 @@ def render(card: ModelCard) -> str:
 def _task(task: TaskCard) -> str:
     of = ", ".join(task.classes) or f"{task.name}{f' in {task.unit}' if task.unit else ''}"
     return f"{task.kind} of {of}"
-
-
-def _scores(scores: dict[str, Any]) -> list[str]:
-    if not scores:
-        return ["The model is not judged yet."]
-    precision = scores.get("precision")
-    return [
-        str(scores["chosen_by"]),
-        *(["", f"Judged as saved and loaded for mapping, in {precision}."] if precision else []),
-        *(line for split in ("validation", "test") for line in _table(split, scores[split])),
-    ]
-
-
-def _table(split: str, scores: dict[str, Any]) -> list[str]:
-    if not scores["pixels"]:
-        return ["", f"### {split.capitalize()}", "", scores["note"]]
-    rows = [
-        f"| {name} | {' | '.join(_shown(c[score]) for score in ('iou', 'f1', 'precision', 'recall'))} | {c['pixels']} |"
-        for name, c in scores["classes"].items()
-    ]
-    return [
-        "",
-        f"### {split.capitalize()}",
-        "",
-        f"mIoU {_shown(scores['miou'])}, overall accuracy {_shown(scores['overall_accuracy'])}",
-        "",
-        "| class | IoU | F1 | precision | recall | pixels |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *rows,
-        *(["", scores["note"]] if scores["note"] else []),
-    ]
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

@@ -95,7 +95,10 @@ def _own(files: Files) -> Encoder:
         if card["format"] != FORMAT:
             raise CheckpointError(f"{files.description}: format is {card['format']!r}; this software reads {FORMAT}.")
         if (name := card["config"]["name"]) not in KNOWN:
-            raise CheckpointError(f"{files.description} is no card of an encoder known here: {name!r} is none of the " f"known ones, {', '.join(KNOWN)}.")
+            raise CheckpointError(
+                f"{files.description} is no card of an encoder known here: {name!r} is none of the "
+                f"known ones, {', '.join(KNOWN)}."
+            )
         family = family_of(name)
         config = TypeAdapter(family.config).validate_python(card["config"])
         origin = TypeAdapter(Origin).validate_python(card["origin"])

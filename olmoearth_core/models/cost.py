@@ -82,11 +82,7 @@ def tokens(config: EncoderConfig, work: Workload) -> int:
     Raises:
         EncoderInputError: a modality that the encoder does not read.
     """
-    if unread := [m for m in work.modalities if m not in config.band_sets]:
-        raise EncoderInputError(
-            f"{config.name} does not read {unread[0]}; it reads {', '.join(config.band_sets)}. Choose another encoder, "
-            "or other modalities."
-        )
+    config.check_reads(work.modalities)
     return config.tokens(work)
 
 

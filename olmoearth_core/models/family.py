@@ -1,18 +1,18 @@
 """The joint between one family of encoders and everything that treats them alike: names, loading, cost, catalogue.
 
-A family is data that needs no torch (a `EncoderConfig` of its own and a `Family`, as in `galileo_config.py`), an `Encoder`
-that computes (as in `galileo.py`), and its line in `catalogue.FAMILIES`. Nothing else knows it.
+A family is data that needs no torch (an `EncoderConfig` of its own and a `Family`, as in `galileo_config.py`), an
+`Encoder` that computes (as in `galileo.py`), and its entry in `catalogue.FAMILIES`. Nothing else knows it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from olmoearth_core.errors import CheckpointError
+from olmoearth_core.errors import CheckpointError, EncoderInputError
 
 if TYPE_CHECKING:
     from olmoearth_core.models.cost import Workload
@@ -58,6 +58,18 @@ class EncoderConfig(ABC):
     def location_macs(self, work: Workload) -> int:
         """Multiply-accumulates of location tokens, where the encoder has them and is asked for them."""
         return 0
+
+    def check_reads(self, modalities: Iterable[str]) -> None:
+        """Refuse modalities that the encoder does not read.
+
+        Raises:
+            EncoderInputError: the first of them.
+        """
+        if unread := [m for m in modalities if m not in self.band_sets]:
+            raise EncoderInputError(
+                f"{self.name} does not read {unread[0]}; it reads {', '.join(self.band_sets)}. Choose another encoder, "
+                "or other modalities."
+            )
 
     def tokens(self, work: Workload) -> int:
         """Tokens of one window."""
@@ -117,8 +129,7 @@ class Family:
     encoder: Callable[[], type[Encoder]]
     """Its class; calling this imports torch."""
     variant: Callable[[Any, str | None], EncoderConfig] = lambda config, name: config
-    """The encoder that was asked for as the files of `config` give it: `config` itself but for families where files hold
-    more than one."""
+    """The encoder that was asked for as the files of `config` give it: `config` itself where they hold one only."""
 
     def check(self, config: EncoderConfig, where: str) -> None:
         """Refuse a configuration that is not one of the family's; it may lack modalities.

@@ -117,7 +117,7 @@ def _encoder() -> type[Encoder]:
     return Galileo
 
 
-PUBLISHED_PARAMETERS = {"nano": 1_037_856, "tiny": 5_713_152, "base": 86_500_000}
+PUBLISHED_PARAMETERS = {"nano": 1_037_856, "tiny": 5_705_520, "base": 86_523_072}
 
 GALILEO = Family(
     name="Galileo",

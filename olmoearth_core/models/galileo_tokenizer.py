@@ -1,4 +1,4 @@
-"""How Galileo makes tokens: weights are resized to the patch, not patches to the weights, and band sets may be absent."""
+"""How Galileo makes tokens: weights are resized to the patch, not patches to the weights; band sets may be absent."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from olmoearth_core.models.tokenizer import Tokenizer, normal, raise_contrast
 class FlexiblePatchEmbedding(nn.Module):
     """Tokens of one band set: patches of p x p pixels -> D, with weights stored for 8 x 8 (FlexiViT).
 
-    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch gives what its
-    enlargement would (Beyer et al. 2023, https://arxiv.org/abs/2212.08013). That product is made for every batch: it
-    costs less than a hundredth of one window, and what is made anew cannot be out of date; gradients flow through it.
+    The weights are multiplied by the pseudo-inverse of the resizing from 8 x 8 to p x p, so that a patch that was
+    reduced gives what it gave before, as far as reducing it lost nothing (Beyer et al. 2023,
+    https://arxiv.org/abs/2212.08013). That product is made for every batch: it costs about a hundredth of one
+    64 px window, and what is made anew cannot be out of date; gradients flow through it.
     """
 
     def __init__(self, bands: int, config: GalileoConfig) -> None:
@@ -39,16 +40,18 @@ class FlexiblePatchEmbedding(nn.Module):
         x = x.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (F, C, h, p, w, p)
         x = x.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (F, h, w, C p p)
         weight = self.weight(patch)
-        return F.linear(x.to(weight.dtype), weight, self.proj.bias)
+        out: Tensor = F.linear(x.to(weight.dtype), weight, self.proj.bias)
+        return out
 
     def weight(self, patch: int) -> Tensor:
         """(D, C * patch * patch)."""
-        stored = self.proj.weight
+        stored: Tensor = self.proj.weight
         if patch == self.patch:
             return stored
         matrix = resize_weights(self.patch, patch, stored.device)
         kernels = stored.float().unflatten(1, (self.bands, -1))  # (D, C, 64)
-        return (kernels @ matrix).flatten(1).to(stored.dtype)
+        resized: Tensor = (kernels @ matrix).flatten(1).to(stored.dtype)
+        return resized
 
 
 @lru_cache(maxsize=16)
@@ -57,15 +60,16 @@ def resize_weights(stored: int, patch: int, device: torch.device) -> Tensor:
     """(stored^2, patch^2) fp32, for kernels on its left: pseudo-inverse of bicubic resizing with anti-aliasing."""
     basis = torch.eye(stored**2, dtype=torch.float64, device="cpu").view(-1, 1, stored, stored)
     resized = F.interpolate(basis, (patch, patch), mode="bicubic", antialias=True).flatten(1)  # (stored^2, patch^2)
-    return torch.linalg.pinv(resized).mT.float().to(device)
+    inverse: Tensor = torch.linalg.pinv(resized)
+    return inverse.mT.float().to(device)
 
 
 class GalileoTokenizer(Tokenizer):
     """Band sets of which no band is supplied have no token.
 
-    A band that lacks beside others of its band set is taken to lie as far from its mean, in standard deviations, as the
-    supplied band of the set that is nearest in wavelength: Galileo was trained without whole band sets, never with a part
-    of one.
+    A band that lacks beside others of its band set is taken to lie as far from its mean, in standard deviations, as
+    the supplied band of the set that is nearest in wavelength: Galileo was trained without whole band sets, never with
+    a part of one (docs/encoders.md).
     """
 
     def __init__(self, config: GalileoConfig) -> None:
@@ -122,7 +126,7 @@ class GalileoTokenizer(Tokenizer):
                 ndvi = here
             elif here:
                 own = [statistics[band] for band in names if band in supplied]
-                sources += [_nearest(statistics[band], own) for band in names]
+                sources += [statistics[b] if b in supplied else _nearest(statistics[b], own) for b in names]
         return tuple(sources), ndvi
 
     def patches(self, name: str, image: Tensor, batch: Batch) -> Tensor:

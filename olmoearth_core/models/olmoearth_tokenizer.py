@@ -96,9 +96,7 @@ class OlmoEarthTokenizer(Tokenizer):
         embeds = list(cast(nn.ModuleList, self.embed[name]))
         if sets == (order,):
             return cast(Tensor, embeds[0](image))[..., None, :]
-        return torch.stack(
-            [e(image[:, channels(order, bands)]) for e, bands in zip(embeds, sets, strict=True)], dim=-2
-        )
+        return torch.stack([e(image[:, channels(order, bands)]) for e, bands in zip(embeds, sets, strict=True)], dim=-2)
 
     def positions(self, batch: Batch, layout: Layout) -> Tensor:
         """(R, 3) fp32 coordinates of the tokens of `forward`: time (units of 30 days since 2000), row, column."""

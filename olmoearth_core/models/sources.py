@@ -1,7 +1,7 @@
 """Where checkpoints are fetched from: a folder, a hub, a bucket. All end as two local files.
 
-A checkpoint is a description and its weights: as published, `config.json` and the file that its family calls its weights
-by (`weights.pth`, `encoder.pt`), or `encoder.json` + `encoder.safetensors` as `save_encoder` writes them.
+A checkpoint is a description and its weights: as published, `config.json` and `weights.pth` or `encoder.pt`, by
+family; or `encoder.json` + `encoder.safetensors` as `save_encoder` writes them.
 """
 
 from __future__ import annotations

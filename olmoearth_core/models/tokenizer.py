@@ -90,7 +90,7 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def scale(self, modality: Modality, x: Tensor, supplied: tuple[str, ...]) -> Tensor:
-        """From physical values x (F, C, H, W) of the `supplied` bands to fp32 values of those that the encoder reads."""
+        """From physical values x (F, C, H, W) of the `supplied` bands to those that the encoder reads, normalised."""
 
     @abstractmethod
     def patches(self, name: str, image: Tensor, batch: Batch) -> Tensor:

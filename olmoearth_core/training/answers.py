@@ -66,11 +66,9 @@ class Answer:
 
 def truth_of(sample: Sample, task: str) -> tuple[np.ndarray, np.ndarray | None]:
     """(strata (H, W) uint8, values (H, W) float32 or None) of a task; IGNORE where no timestep shows the pixel."""
-    truths = getattr(sample, "truths", None)
-    if truths is None:  # a sample of one segmentation
-        seen = np.any([valid.any(axis=0) for valid in sample.valid.values()], axis=0)
-        return np.where(seen, sample.target, np.uint8(IGNORE)), None
-    return truths[task].strata, truths[task].values
+    seen = np.any([valid.any(axis=0) for valid in sample.valid.values()], axis=0)
+    truth = sample.truths[task].where(seen)
+    return truth.strata, truth.values
 
 
 def window_class(strata: np.ndarray) -> int:

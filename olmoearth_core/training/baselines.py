@@ -224,13 +224,15 @@ def _shares(total: np.ndarray) -> np.ndarray:
     """(K,) share of each stratum's pixels that is drawn: one for all, more of a rare one."""
     common = min(1.0, MOST_PIXELS / max(1, total.sum()))
     least = LEAST_SHARE * MOST_PIXELS / max(1, (total > 0).sum())
-    return np.clip(least / np.maximum(total, 1), common, 1.0)
+    shares: np.ndarray = np.clip(least / np.maximum(total, 1), common, 1.0)
+    return shares
 
 
 def _lot(strata: np.ndarray, share: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(H, W) bool, pixels drawn from a window: of each stratum its share."""
     chance: np.ndarray = np.append(share, np.zeros(256 - len(share)))[strata]
-    return np.asarray(random.random(strata.shape) < chance)
+    drawn: np.ndarray = random.random(strata.shape) < chance
+    return drawn
 
 
 def _parts(rows: Sequence[int], at_once: int) -> Iterator[list[int]]:

@@ -149,9 +149,9 @@ def _draws(blocks: int, statistics: int, seed: int, replicates: int) -> Iterator
 
 def tail(blocks: int) -> float:
     """Share of the replicates that lies below, and above, the interval: 0.025 for many blocks, less for few."""
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
-    return float(norm.cdf(np.sqrt(blocks / (blocks - 1)) * t.ppf((1 - LEVEL) / 2, blocks - 1)))
+    return float(ndtr(np.sqrt(blocks / (blocks - 1)) * stdtrit(blocks - 1, (1 - LEVEL) / 2)))
 
 
 def _difference(one: dict[Path, np.ndarray], other: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:

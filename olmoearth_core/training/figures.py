@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 INK, SOFT, TEAL, AMBER = "#1f2933", "#8595a5", "#1b7f79", "#c98b2b"
+_NO_VERSION: dict[str, Any] = {"Software": None}
 NUMBERED = 15
 """Classes up to which every cell of a confusion matrix holds its number, and every axis its names."""
 
@@ -21,7 +22,7 @@ def png(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(content, metadata=_NO_VERSION)
     return content.getvalue()
 
 
@@ -30,7 +31,7 @@ def image(pixels: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
     content = io.BytesIO()
-    imsave(content, pixels, format="png", metadata={"Software": None})
+    imsave(content, pixels, format="png", metadata=_NO_VERSION)
     return content.getvalue()
 
 
@@ -106,6 +107,7 @@ def scatter_figure(histogram: np.ndarray, limits: tuple[float, float], unit: str
     """
     from matplotlib import rc_context, rcParamsDefault
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     with rc_context(rcParamsDefault):
         low, high = limits
@@ -115,7 +117,9 @@ def scatter_figure(histogram: np.ndarray, limits: tuple[float, float], unit: str
         shown = axes.imshow(counts, origin="lower", extent=(low, high, low, high), cmap="viridis", norm=norm)
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"measured ({unit})", ylabel=f"estimated ({unit})")
-        figure.colorbar(shown, ax=axes, label="pixels", shrink=0.85)
+        bar = figure.colorbar(shown, ax=axes, label="pixels", shrink=0.85)
+        bar.ax.yaxis.set_major_formatter(ScalarFormatter())
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         known = {name: values for name, values in strata.items() if values["pixels"]}
         bias, rmse = ([values[key] for values in known.values()] for key in ("bias", "rmse"))
         places = np.arange(len(known))

@@ -55,13 +55,15 @@ def finetune(run: StageRun) -> dict[str, Any]:
 
     # the scores are those of the model that maps: from disk, in its precision
     model = load_model(run.out).predictor
+    config = run.project.config
     metrics = judge(
         setup.dataset,
-        {split: setup.windows[split].rows for split in setup.windows},
+        config.tasks,
         lambda split, task: answers(model, setup.windows[split], task, recipe.at_once),
         run.out,
+        colours={name: [c.color for c in task.classes] for name, task in config.tasks.items() if task.classes},
+        seed=recipe.seed,
         progress=progress,
-        meter=meter,
     )
     metrics |= {"chosen_by": _chosen_by(state, card.main), "best_epoch": state.best_epoch}
     metrics |= {"precision": model.encoder.precision, "recipe": recipe.name, "recipe_why": recipe.why}
@@ -70,11 +72,12 @@ def finetune(run: StageRun) -> dict[str, Any]:
     warnings = [told for split in ("validation", "test") for told in _doubts(split, metrics[split], setup)]
     for warning in warnings:
         progress.note(f"Warning: {warning}")
-    card = _judged(card, metrics, warnings, run.project.config.dataset.split)
+    card = _judged(card, metrics, warnings, SplitConfig.model_validate(upstream.manifest.settings["dataset"]["split"]))
     save_card(run.out, card)
     write_json(run.out / "metrics.json", metrics)
     write_json(run.out / "history.json", state.history)
     return {
+        "report": "report.html",
         "base_weights": card.base.sentence,
         "recipe": f"{recipe.name}: {recipe.why}",
         "weights_sha256": card.weights_sha256,
@@ -89,8 +92,13 @@ def finetune(run: StageRun) -> dict[str, Any]:
 
 def _judged(card: ModelCard, metrics: dict[str, Any], warnings: list[str], split: SplitConfig) -> ModelCard:
     """The card with scores, the temperatures that make probabilities honest, and what to beware of."""
-    temperatures = metrics["temperatures"]
-    tasks = [task.model_copy(update={"temperature": temperatures.get(task.name, 1.0)}) for task in card.tasks]
+    fitted = [
+        (metrics if k == 0 else metrics["auxiliary"][task.name])["calibration"] for k, task in enumerate(card.tasks)
+    ]
+    tasks = [
+        task.model_copy(update={"temperature": calibration["temperature"] if calibration else 1.0})
+        for task, calibration in zip(card.tasks, fitted, strict=True)
+    ]
     restrictions = [*card.restrictions, *_own_restrictions(split), *warnings]
     return card.model_copy(update={"tasks": tasks, "scores": metrics, "restrictions": restrictions})
 
@@ -112,7 +120,7 @@ def _own_restrictions(split: SplitConfig) -> Iterator[str]:
 def _chosen_by(state: State, task: TaskCard) -> str:
     if state.best_score is None:
         return f"Validation has no score, so the last of {state.epoch} epochs is kept."
-    score = {"segmentation": "mIoU", "classification": "accuracy", "regression": "R2"}[task.kind]
+    score = {"segmentation": "mIoU", "classification": "macro F1", "regression": "R2"}[task.kind]
     stopped = "; training stopped as it did not get better" if state.stopped else ""
     return f"The best of {state.epoch} epochs by validation {score} is kept: epoch {state.best_epoch}{stopped}."
 
@@ -151,4 +159,6 @@ def _headlines(scores: dict[str, Any]) -> dict[str, Any]:
     told = {name: scores[name] for name in names if name in scores}
     if "classes" in scores:
         told["iou"] = {name: values["iou"] for name, values in scores["classes"].items()}
+    if scores.get("baseline"):
+        told["baseline"] = scores["baseline"]["sentence"]
     return told

@@ -20,8 +20,12 @@ WORST = 12
 BEHIND = 96
 """Windows shown behind the cells of a confusion matrix, all cells together."""
 MOST_OF_A_CELL = 6
-EDGE = 96
+EDGE = 80
 """Longest edge of a picture in pixels; larger windows are thinned to it."""
+LEAST_EDGE = 64
+"""Shortest edge of a picture on the page; smaller windows are enlarged to about it."""
+GAP = 3
+"""White columns between pictures."""
 KEPT = 512
 """Windows kept before the first look at which of them can go."""
 
@@ -77,16 +81,17 @@ def worst(judged: Tally, most: int = WORST) -> list[int]:
     return [int(row) for row in judged.rows[order[:most]]]
 
 
-def behind(judged: ClassTally, most: int = BEHIND) -> dict[tuple[int, int], list[int]]:
+def behind(judged: ClassTally, most: int | None = BEHIND) -> dict[tuple[int, int], list[int]]:
     """(truth, prediction) -> rows of the windows with most such pixels, for the cells that hold any.
 
-    With many classes each cell gets one window, the errors with most pixels first, until `most` are named.
+    With many classes each cell gets one window, the errors with most pixels first, until `most` are named
+    (None: all).
     """
     total = judged.confusion.sum(axis=0)
     cells = [(int(t), int(p)) for t, p in np.argwhere(total)]
     each = _each(len(judged.task.strata))
     found: dict[tuple[int, int], list[int]] = {}
-    left = most
+    left = len(cells) * each if most is None else most
     for cell in sorted(cells, key=lambda c: (c[0] == c[1], -total[c], c)):
         count = judged.confusion[:, cell[0], cell[1]]
         order = np.lexsort((judged.rows, -judged.loss, -count))[: min(each, left)]
@@ -104,7 +109,7 @@ def _chosen(judged: Tally) -> set[int]:
     """Rows that may be chosen when more windows have come: the best of a part hold the best of the whole."""
     rows = set(worst(judged))
     if isinstance(judged, ClassTally):
-        rows |= {row for cell in behind(judged, most=len(judged.rows) + 1).values() for row in cell}
+        rows |= {row for cell in behind(judged, most=None).values() for row in cell}
     return rows
 
 
@@ -150,14 +155,19 @@ def _picture_bands(bands: Mapping[str, Sequence[str]]) -> tuple[str, list[int]]:
 def strip(picture: np.ndarray, look: Look | None, colours: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8: the picture, and beside it what is labelled and what was said; white where nothing is labelled.
 
+    Small windows are enlarged, each pixel to a square.
+
     Args:
         picture: (h, w, 3) uint8.
         look: (h, w) each; None, or of a whole window (1, 1): the picture alone.
         colours: (256, 3) uint8, of classes, or of values from the least to the largest (`look` holds 0 to 255 then).
     """
-    if look is None or look.truth.shape != picture.shape[:2]:
-        return picture
-    gap = np.full((picture.shape[0], 3, 3), 255, np.uint8)
-    truth = colours[look.truth]
-    truth[look.truth == IGNORE] = 255
-    return np.concatenate([picture, gap, truth, gap, colours[look.said]], axis=1)
+    panels = [picture]
+    if look is not None and look.truth.shape == picture.shape[:2]:
+        truth = colours[look.truth]
+        truth[look.truth == IGNORE] = 255
+        panels += [truth, colours[look.said]]
+    factor = max(1, LEAST_EDGE // max(picture.shape[:2]))
+    panels = [panel.repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
+    gap = np.full((len(panels[0]), GAP, 3), 255, np.uint8)
+    return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)

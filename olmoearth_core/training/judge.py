@@ -113,8 +113,8 @@ def _judge_task(
         counter, raw = Counter(task, temperature), Counter(task)
         few, gallery = Counter(task, temperature, most=most), Gallery(counter)
         for answer in answers_of(split, name):
-            for listener in (counter, raw, few, gallery, *listeners):
-                listener.add(answer)
+            for hear in (counter.add, raw.add, few.add, gallery.add, *(listener.add for listener in listeners)):
+                hear(answer)
         judged, compared = counter.tally(), few.tally()
         scores = _scores(judged, dataset, seed)
         if temperature != 1:

@@ -15,7 +15,8 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
   margin-top: 1rem; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin-bottom: .9rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; } tr:last-child td { border-bottom: 0; }
+th { color: var(--soft); font-weight: 600; } td.n, th.n { text-align: right; }
+td.n { white-space: nowrap; } tr:last-child td { border-bottom: 0; }
 .matrix table { width: auto; } .cell { display: inline-block; min-width: 4.5rem; padding: .15rem .5rem;
   border-radius: 4px; text-align: right; } .cell a { color: inherit; }
 .good { color: var(--good); } .error { color: var(--bad); } .warning { color: var(--warn); }

@@ -6,12 +6,10 @@ Every process of a run makes its own from the same project and training set, so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.errors import CheckpointError, TrainingError
@@ -89,10 +87,7 @@ def prepare(
     dataset = open_dataset(folder)
     place = resolve_device(device)
     encoder, base = base_encoder(project)
-    blank = {
-        name: TaskCard(name=name, kind=task.kind, classes=task.class_names, unit=task.unit, range=task.range)
-        for name, task in config.tasks.items()
-    }
+    blank = task_cards(project)
     windows = usable_windows(dataset, blank, progress, meter)
     recipe = _recipe(project, scratch, base, windows["train"], encoder, dataset, place.type)
     weights = {extra.task.name: extra.weight for extra in config.auxiliary}
@@ -121,6 +116,14 @@ def prepare(
         restrictions=list(base.restrictions),
     )
     return Setup(dataset, windows, card, recipe, make_model(encoder, card, recipe).to(place))
+
+
+def task_cards(project: Project) -> dict[str, TaskCard]:
+    """Name -> what each task of a project asks, the main one first, before any head is chosen."""
+    return {
+        name: TaskCard(name=name, kind=task.kind, classes=task.class_names, unit=task.unit, range=task.range)
+        for name, task in project.config.tasks.items()
+    }
 
 
 def make_model(encoder: Encoder, card: ModelCard, recipe: Recipe) -> Predictor:
@@ -192,18 +195,24 @@ def answers(model: Predictor, windows: Source, task: str, at_once: int) -> Itera
 
 
 def usable_windows(
-    dataset: Dataset, tasks: Mapping[str, TaskCard], progress: Progress, meter: Meter
+    dataset: Dataset,
+    tasks: Mapping[str, TaskCard],
+    progress: Progress,
+    meter: Meter,
+    asked: Sequence[str] = SPLITS,
 ) -> dict[str, Windows]:
-    """The usable windows of each split; what cannot be learned or judged is refused or told.
+    """The usable windows of each split in `asked`; what cannot be learned or judged is refused or told.
+
+    Other splits are not read.
 
     Raises:
         TrainingError: nothing, or one class only, to learn from.
     """
-    splits = dataset.windows["split"].to_numpy()
-    with progress.bar("reading the training set", len(splits)) as advance:
+    rows = {split: dataset.indices(split) for split in asked}
+    with progress.bar("reading the training set", sum(map(len, rows.values()))) as advance:
         windows = gather(
             dataset.read,
-            {split: np.flatnonzero(splits == split).tolist() for split in SPLITS},
+            rows,
             tasks,
             {name: len(task.strata) for name, task in dataset.tasks.items()},
             at_once=dataset.at_once,

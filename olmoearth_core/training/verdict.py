@@ -1,30 +1,11 @@
-"""What scores mean, in sentences that a partner understands."""
+"""Is the model better than a baseline? In one sentence that a partner understands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from olmoearth_core.models.score_text import NAMES
 from olmoearth_core.training.bootstrap import Resampled
 from olmoearth_core.training.metrics import HEADLINE
 
-NAMES: Mapping[str, str] = {
-    "miou": "mean IoU",
-    "overall_accuracy": "overall accuracy",
-    "macro_f1": "macro F1",
-    "ece": "calibration error (ECE)",
-    "log_loss": "log loss",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "mean absolute error",
-    "bias": "bias",
-    "r": "correlation r",
-    "iou": "IoU",
-    "f1": "F1",
-    "precision": "user's accuracy (precision)",
-    "recall": "producer's accuracy (recall)",
-}
-"""Key in metrics.json -> what people call it."""
 NOT_WORTH = "An encoder that loses to a random forest is not worth its compute."
 
 
@@ -40,19 +21,18 @@ def compare(difference: Resampled, kind: str, other: str) -> tuple[str, str]:
     amount = f"{by(abs(value), kind)} {'of' if kind == 'regression' else 'points of'} {NAMES[path[-1]]}"
     if interval is None or not difference.trusted:
         between = "" if interval is None else f" ({span(interval.low, interval.high, kind)})"
-        lead = "higher" if value > 0 else "lower" if value < 0 else "neither higher nor lower"
-        scored = f"The model scores {lead} than {other}, by {amount}{between}" if value else f"The model equals {other}"
-        return "not shown", f"{scored}, but that is not shown to mean anything. {difference.note}".strip()
+        scored = f"scores {'higher' if value > 0 else 'lower'} than {other}, by {amount}{between}"
+        doubt = f"The model {scored if value else f'equals {other}'}, but that is not shown to mean anything."
+        return "not shown", " ".join([doubt, difference.note, *([NOT_WORTH] if value < 0 else [])]).replace("  ", " ")
     if interval.low > 0:
         low_high = span(interval.low, interval.high, kind)
         return "better", f"The model is better than {other} by {amount} (95 % interval {low_high})."
     if interval.high < 0:
         low_high = span(-interval.high, -interval.low, kind)
         return "worse", f"The model is worse than {other} by {amount} (95 % interval {low_high}). {NOT_WORTH}"
-    more = "more" if value >= 0 else "less"
     low_high = span(interval.low, interval.high, kind)
-    sentence = f"The model is not shown to be better than {other}: it has {amount} {more} (95 % interval {low_high})."
-    return "not shown", sentence if value >= 0 else f"{sentence} {NOT_WORTH}"
+    doubt = f"The model is not shown to be better than {other}: it has {amount} {'more' if value >= 0 else 'less'}"
+    return "not shown", f"{doubt} (95 % interval {low_high}).{f' {NOT_WORTH}' if value < 0 else ''}"
 
 
 def by(value: float, kind: str) -> str:
@@ -63,21 +43,3 @@ def by(value: float, kind: str) -> str:
 def span(low: float, high: float, kind: str) -> str:
     """An interval of such a difference."""
     return f"{by(low, kind)} to {by(high, kind)}"
-
-
-def shown(name: str, value: float | None) -> str:
-    """A score as people read it; errors of measured values keep three figures."""
-    if value is None:
-        return "none"
-    return f"{value:.3g}" if name in ("rmse", "mae", "bias") else f"{value:.3f}"
-
-
-def with_interval(scores: Mapping[str, Any], *path: str) -> str:
-    """A score of metrics.json's split and its interval, "0.873 (0.851 to 0.890)"."""
-    value, interval = scores, scores.get("intervals", {})
-    for name in path:
-        value, interval = value[name], (interval or {}).get(name)
-    text = shown(path[-1], value)  # type: ignore[arg-type]
-    if not interval or interval.get("low") is None:
-        return text
-    return f"{text} ({shown(path[-1], interval['low'])} to {shown(path[-1], interval['high'])})"

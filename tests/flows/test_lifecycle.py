@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,31 @@ def test_every_project_command_answers_for_people_and_machines(finished: tuple[P
         assert for_people.code == 0, for_people.err + for_people.out
         assert for_people.out.strip()
         assert olmoearth(*arguments, "--json").json
+
+
+def test_dates_need_no_quotes(tmp_path: Path, world: Path, home: Path, olmoearth: Run) -> None:
+    """DVC reads a bare date as one and cannot write it: such a stage depends on the whole of project.yaml."""
+    split = {"kind": "time", "validation_from": date(2023, 6, 1)}
+    one_look = {"kind": "point_in_time", "days": 100}
+    folder = make_project(tmp_path / "fields", world, dataset={"split": split}, imagery__framing=one_look)
+    labels = json.loads((folder / "labels" / "fields.geojson").read_text())
+    labels["features"] = [
+        {**feature, "properties": {**feature["properties"], "start_datetime": day}}
+        for feature in labels["features"]
+        for day in ("2023-03-15", "2023-08-15")
+    ]
+    (folder / "labels" / "fields.geojson").write_text(json.dumps(labels))
+    assert "validation_from: 2023-06-01\n" in (folder / "project.yaml").read_text()
+
+    answer = olmoearth("run", folder, "--until", "preprocess", "--json")
+    assert answer.code == 0, answer.err + answer.out
+    assert "Running stage" not in dvc(folder, home, "repro")
+
+    quoted = (folder / "project.yaml").read_text().replace("2023-06-01\n", "'2023-06-01'\n")
+    (folder / "project.yaml").write_text(quoted)
+    again = olmoearth("run", folder, "--until", "preprocess", "--json")
+    assert again.code == 0, again.err
+    assert skipped(again.json) == {"export": True, "preprocess": True}
+    locked = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]["preprocess"]
+    assert locked["params"]["project.yaml"]["dataset"]["split"]["validation_from"] == "2023-06-01"
+    assert "Running stage" not in dvc(folder, home, "repro")

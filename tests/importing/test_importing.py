@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from olmoearth_core.imagery.compose import compose
 from olmoearth_core.importing.importing import Imported, Labelling, import_data
 from olmoearth_core.importing.labelling import parse_classes
 from olmoearth_core.importing.source import Options
+from olmoearth_core.labels.labels import read_labels
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import load_project
 from olmoearth_core.validate import validate
@@ -130,11 +132,24 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     before = content(tmp_path / "out")
     write_tiff(source / "lake" / "lake_3.tif", values(0, 2, 16, 16).astype(np.float32) + 0.5, left=LEFT + 3 * SPAN)
     with pytest.raises(SourceError, match=r"lake_3.tif band 1: holds fractions up to"):
-        import_data([source], tmp_path / "out", PATCHES)
+        import_data([source], tmp_path / "out", PATCHES, again=True)
     assert content(tmp_path / "out") == before
     with pytest.raises(SourceError, match="fractions"):
         import_data([source], tmp_path / "new" / "out", PATCHES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "patches"]
+
+
+def test_an_import_of_other_files_is_not_replaced_unasked(tmp_path: Path) -> None:
+    one, other = write_patches(tmp_path / "one"), write_patches(tmp_path / "other", count=6)
+    import_data([one], tmp_path / "out", PATCHES)
+    before = content(tmp_path / "out")
+    with pytest.raises(SourceError, match=r"out: holds an import of other files \(forest_0.tif, .*--replace"):
+        import_data([other], tmp_path / "out", PATCHES)
+    assert content(tmp_path / "out") == before
+    assert import_data([other], tmp_path / "out", PATCHES, again=True).scenes == 6
+    write_tiff(other / "lake" / "lake_5.tif", values(99, 2, 16, 16), left=LEFT + 5 * SPAN)  # as before, other pixels
+    with pytest.raises(SourceError, match="holds an import of other files"):
+        import_data([other], tmp_path / "out", PATCHES)
 
 
 def test_what_a_killed_import_left_is_cleared(tmp_path: Path) -> None:
@@ -194,7 +209,7 @@ def test_values_that_look_as_if_the_offset_is_still_there_are_told(tmp_path: Pat
     for day, pixels, told in (("2024-05-01", values(1) + 1000, True), ("2021-05-01", values(1) + 1000, False),
                               ("2024-05-01", values(1), False)):  # fmt: skip
         write_tiff(tmp_path / day / "in" / f"{day}_B02.tif", pixels, nodata=0)
-        made = import_data([tmp_path / day / "in"], tmp_path / "out")
+        made = import_data([tmp_path / day / "in"], tmp_path / "out", again=True)
         assert ("give --offset -0.1" in " ".join(made.warnings)) == told
 
 
@@ -276,10 +291,38 @@ def test_a_project_with_a_raster_of_labels(tmp_path: Path) -> None:
     assert list(made.classes) == ["0", "1"]
 
 
+def test_the_day_of_labels_that_say_none(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "classes.tif", (np.arange(48 * 48).reshape(48, 48) % 2).astype(np.uint8), nodata=255)
+    path = write_netcdf(tmp_path / "place.nc", make_cube({"B2": values(1, 1, 48, 48)}, ("2024-01-01",)))
+    made = import_data([path], tmp_path / "a", labelling=Labelling([tmp_path / "classes.tif"]))
+    (told,) = (warning for warning in made.warnings if "labels.date" in warning)
+    assert "classes.tif say no date: labels.date is set to that of the imagery, 2024-01-01" in told
+    assert "--label-date" in told
+    made = import_data([path], tmp_path / "b", labelling=Labelling([tmp_path / "classes.tif"], day=date(2023, 7, 1)))
+    assert not any("labels.date" in warning for warning in made.warnings)
+    assert "  date: 2023-07-01\n" in made.text
+    dated = write_outlines(tmp_path / "s.geojson", [{"class": k, "start_datetime": "2024-01-01"} for k in "ab"])
+    with pytest.raises(SourceError, match="--label-date: every label file says its dates itself"):
+        import_data([path], tmp_path / "c", labelling=Labelling([dated], day=date(2023, 7, 1)))
+
+
+def test_labels_in_a_table(tmp_path: Path) -> None:
+    rows = [f"{LEFT + 55 + 20 * i},{TOP - 55},{('rice', 'maize')[i % 2]}" for i in range(4)]
+    path = tmp_path / "points.csv"
+    path.write_text("\n".join(["x,y,crop", *rows]) + "\n")
+    made = import_with(tmp_path, Labelling([path], class_property="crop", crs="EPSG:32631"))
+    assert made.classes == {"maize": 2, "rice": 2}
+    project = load_project(tmp_path / "p")
+    assert (project.config.labels.files, project.config.labels.crs) == (["source/labels/points.csv"], "EPSG:32631")
+    assert len(read_labels(project).frame) == 4
+    with pytest.raises(SourceError, match="has no column 'class'; it has: x, y, crop"):
+        import_data([tmp_path / "place.nc"], tmp_path / "q", labelling=Labelling([path], crs="EPSG:32631"))
+
+
 def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
     path = write_outlines(tmp_path / "survey.geojson", [{"kind": "rice"}, {"kind": None}])
     for labelling, words in (
-        (Labelling([path]), "has no property 'class'; its properties are: kind"),
+        (Labelling([path]), "has no property 'class'; it has: kind"),
         (Labelling([path], class_property="kind"), r"1 features have no kind \(the first is feature 1\)"),
         (Labelling([path, path], {"a": [1], "b": [2]}, "kind"), "features have no kind"),
         (Labelling([write_outlines(tmp_path / "one.geojson", [{"class": "rice"}])]), "only the class rice found"),

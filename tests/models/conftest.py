@@ -33,6 +33,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], P
     kept.clear()
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the official v1.1-nano is published, with random weights; not to be changed."""
+    return write_official(tmp_path_factory.mktemp("published"), "v1.1-nano", official_model("v1.1-nano"))
+
+
 @pytest.fixture(autouse=True)
 def _two_threads_at_most() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from samples import S2, cubes, days
 
 BANDS = {"sentinel2_l2a": 12, "sentinel1": 2, "landsat": 11}
 
@@ -127,3 +128,10 @@ def _one(model, name, inputs, dates, valid, patch_size, resolution):  # type: ig
     pooled = torch.stack(means).sum(0) / torch.stack(seen).sum(0).clamp(min=1)
     places = {k: out[k][0].permute(2, 0, 1) for k in ("location_tokens", "student_location_tokens") if k in out}
     return tokens, pooled.permute(2, 0, 1), places
+
+
+def pooled(encoder: Any) -> torch.Tensor:
+    """The map that `encoder` makes of a small cube."""
+    with torch.inference_mode():
+        out: torch.Tensor = encoder.encode(cubes((S2,), 1, 2, 16, 16), days(1, 2), patch_size=4).map()
+    return out

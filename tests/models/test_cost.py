@@ -11,10 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from olmoearth_core.errors import EncoderInputError
 from olmoearth_core.models.batch import Layout, check
-from olmoearth_core.models.config import NAMES, named
+from olmoearth_core.models.catalogue import KNOWN, family_of, named
 from olmoearth_core.models.cost import Estimate, Workload, estimate, macs, measure, plot, table, tokens
 from olmoearth_core.models.modalities import MODALITIES
-from olmoearth_core.models.olmoearth import OlmoEarth
 from olmoearth_core.models.origin import Origin
 
 EVERYTHING = ("sentinel2_l2a", "sentinel1", "landsat")
@@ -23,7 +22,7 @@ EVERYTHING = ("sentinel2_l2a", "sentinel1", "landsat")
 def counted(name: str, work: Workload, *, locations: bool) -> int:
     """MACs that torch counts while the encoder runs on the meta device, where nothing is computed."""
     with torch.device("meta"):
-        encoder = OlmoEarth(named(name), Origin("random")).eval().requires_grad_(False).to("meta")
+        encoder = family_of(name).encoder()(named(name), Origin("random")).eval().requires_grad_(False).to("meta")
     side = work.window_size
     inputs = {
         m: torch.empty((1, work.timesteps, len(MODALITIES[m].bands), side, side), device="meta")
@@ -37,9 +36,10 @@ def counted(name: str, work: Workload, *, locations: bool) -> int:
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("modalities", [("sentinel2_l2a",), EVERYTHING])
 def test_macs_agree_with_torch(name: str, modalities: tuple[str, ...]) -> None:
+    modalities = tuple(m for m in modalities if m in named(name).band_sets)
     work = Workload(window_size=16, patch_size=4, timesteps=3, modalities=modalities)
     for locations in {False, named(name).location_tokens}:
         assert macs(named(name), work, locations=locations) == pytest.approx(
@@ -58,6 +58,27 @@ def test_macs_agree_with_torch(name: str, modalities: tuple[str, ...]) -> None:
 )  # fmt: skip
 def test_macs_are_the_known_ones(name: str, window: int, patch: int, gmac: float) -> None:
     assert macs(named(name), Workload(window, patch, 12)) / 1e9 == pytest.approx(gmac, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "gmac"), [("galileo-nano", 0.362), ("galileo-tiny", 2.18), ("galileo-base", 29.1), ("v1-nano", 0.195)]
+)
+def test_one_image_costs_what_is_known(name: str, gmac: float) -> None:
+    work = Workload(64, 8, 1)
+    assert tokens(named(name), work) == (320 if name.startswith("galileo") else 192)
+    assert macs(named(name), work) / 1e9 == pytest.approx(gmac, rel=0.005)
+
+
+def test_the_pixels_of_a_window_cost_galileo_the_same_at_any_patch_size() -> None:
+    work = [Workload(24, p, 2) for p in (2, 4, 8)]
+    assert len({named("galileo-nano").embedding_macs(w) for w in work}) == 1
+
+
+def test_an_encoder_is_not_priced_for_what_it_does_not_read() -> None:
+    with pytest.raises(
+        EncoderInputError, match="galileo-nano does not read landsat; it reads sentinel2_l2a, sentinel1"
+    ):
+        estimate(["v1-nano", "galileo-nano"], Workload(modalities=EVERYTHING))
 
 
 def test_tokens_of_the_window_are_those_that_the_encoder_makes() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import LANDSAT, S1, S2, cubes, days, ragged
+from samples import S1, S2, cubes, days, ragged
 from torch import nn
 
 from olmoearth_core.models import build_encoder, load_encoder, save_encoder
@@ -58,13 +58,14 @@ def test_bf16_keeps_residual_norms_encodings_and_rotations_in_fp32() -> None:
     assert features.map().dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["v1.2-nano", "galileo-nano"])
 @pytest.mark.parametrize("amx", [False, True])
-def test_bf16_is_near_fp32_with_and_without_amx(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+def test_bf16_is_near_fp32_with_and_without_amx(monkeypatch: pytest.MonkeyPatch, amx: bool, name: str) -> None:
     """Both ways of attention run on any CPU; only their speed differs."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     inputs, dates, valid = cubes((S2, S1), 3, 4, 16, 16), days(3, 4), ragged((S2, S1), 3, 4)
-    exact = pooled(build_encoder("v1.2-nano"), inputs, dates, valid)
-    near = pooled(apply_precision(build_encoder("v1.2-nano"), "bf16"), inputs, dates, valid)
+    exact = pooled(build_encoder(name), inputs, dates, valid)
+    near = pooled(apply_precision(build_encoder(name), "bf16"), inputs, dates, valid)
     assert 0 < (near - exact).square().mean().sqrt() < 0.02
 
 
@@ -75,10 +76,10 @@ def pooled(encoder: Encoder, inputs: object, dates: object, valid: object = None
 
 @pytest.mark.gpu
 @needs_cuda
-@pytest.mark.parametrize("name", ["v1-nano", "v1.1-nano", "v1.2-tiny", "v1.3-base"])
+@pytest.mark.parametrize("name", ["v1-nano", "v1.1-nano", "v1.2-tiny", "v1.3-base", "galileo-nano"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 5e-2)])
 def test_cuda_gives_what_the_cpu_gives(name: str, precision: str, tolerance: float) -> None:
-    modalities = (S2, S1, LANDSAT)
+    modalities = build_encoder(name).modalities
     inputs, dates, valid = cubes(modalities, 3, 4, 16, 16), days(3, 4), ragged(modalities, 3, 4)
     exact = pooled(build_encoder(name), inputs, dates, valid)
     there = apply_precision(build_encoder(name), precision).to("cuda")
@@ -96,7 +97,7 @@ def test_auto_is_cuda_in_bf16_where_it_can(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @needs_cuda
-@pytest.mark.parametrize("name", ["v1.1-nano", "v1.2-nano"])
+@pytest.mark.parametrize("name", ["v1.1-nano", "v1.2-nano", "galileo-nano"])
 def test_cuda_graphs_give_what_single_launches_give(name: str) -> None:
     encoder = build_encoder(name).to("cuda")
     batches = [(cubes((S2,), 2, 3, 16, 16, seed=i), days(2, 3, every=20 + i)) for i in range(3)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_set import Notes, stage_run, write_training_set
+from training_set import Notes, only, stage_run, write_training_set
 
 from olmoearth_core.errors import TrainingError
 from olmoearth_core.models import build_encoder, save_encoder
@@ -20,7 +20,7 @@ from olmoearth_core.stage import StageRun
 from olmoearth_core.training import loop
 from olmoearth_core.training.finetune import finetune
 from olmoearth_core.training.loop import Judgement, State
-from olmoearth_core.training.worker import PROCESSES
+from olmoearth_core.training.worker import PROCESSES, run_workers
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_two_processes_give_the_weights_of_one(
         assert shared["training_loss"] == pytest.approx(alone["training_loss"], abs=1e-5)
 
 
-def test_a_failure_of_a_process_is_told(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PROCESSES, "2")
-    with pytest.raises(TrainingError, match=r"no longer a number.*training\.learning_rate"):
-        _trained(dataset, tmp_path / "out", learning_rate=1e30)
+def test_what_a_process_refuses_is_told(tmp_path: Path) -> None:
+    dataset = write_training_set(tmp_path / "dataset", lambda _split, sample: only(sample, 1))
+    with pytest.raises(TrainingError, match=r"^The 8 training windows hold the class 'water' only"):
+        run_workers(stage_run(dataset, tmp_path / "out"), 2)
 
 
 def test_a_number_of_processes_that_is_none_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,16 @@ def write_training_set(
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
     create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]
-    table = {"cube": range(len(samples)), "split": list(splits)}
+    table = {
+        "name": [f"20200616_{k}" for k in range(len(samples))],
+        "cube": range(len(samples)),
+        "split": list(splits),
+        "date": [date(2020, 6, 16)] * len(samples),
+        "column": [50_000 + SIZE * k for k in range(len(samples))],
+        "row": [-469_000] * len(samples),
+        "block_column": range(len(samples)),
+        "block_row": [0] * len(samples),
+    }
     gpd.GeoDataFrame(table, geometry=outlines, crs=GRID.crs).to_parquet(folder / WINDOWS)
     write_manifest(
         folder,
@@ -88,7 +98,10 @@ def write_training_set(
             stage="preprocess",
             stage_version=1,
             key="0" * 64,
-            settings={"imagery": {"resolution": 10.0, "framing": {"kind": "period", "timesteps": 2}}},
+            settings={
+                "imagery": {"resolution": 10.0, "framing": {"kind": "period", "timesteps": 2}},
+                "dataset": {"split": {}},
+            },
             inputs={},
             outputs=describe_outputs(folder),
             summary={},
