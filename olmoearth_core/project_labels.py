@@ -12,7 +12,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -62,7 +61,7 @@ class TaskConfig(Section):
     classes: list[ClassConfig] = Field(default_factory=list, max_length=MAX_CLASSES, validate_default=True)
     unit: Annotated[str, StringConstraints(strip_whitespace=True, max_length=30)] = ""
     """kind regression: what the values are in ("%", "t/ha")."""
-    range: Annotated[tuple[float, float] | None, PlainValidator(_ends)] = None
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_ends)] = None
     """kind regression: the least and the largest value that is possible."""
 
     @field_validator("classes")

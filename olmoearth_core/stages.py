@@ -14,7 +14,7 @@ from typing import Any
 from olmoearth_core.errors import StoreError
 from olmoearth_core.manifest import MANIFEST, read_manifest
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project, SamplingConfig, TaskConfig
+from olmoearth_core.project import LabelsConfig, Project, SamplingConfig, TaskConfig
 from olmoearth_core.stage import Stage, StageRun
 
 
@@ -59,9 +59,10 @@ def _vector_files(project: Project, *names: str) -> dict[str, Path]:
 
 
 def label_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
-    """The labels and their area as inputs of a stage: name -> file. The files beside a shapefile are among them."""
-    labels = project.config.labels
-    return _vector_files(project, *labels.files, *([labels.area] if labels.area else []))
+    """The labels of all tasks and their areas as inputs of a stage: name -> file, with the files beside a shapefile."""
+    sections = [project.config.labels, *(more.labels for more in project.config.auxiliary)]
+    names = [name for labels in sections for name in (*labels.files, *([labels.area] if labels.area else []))]
+    return _vector_files(project, *dict.fromkeys(names))
 
 
 def _area_files(project: Project, _progress: Progress | None = None) -> dict[str, Path]:
@@ -116,18 +117,25 @@ def _grid_settings(project: Project) -> dict[str, Any]:
 
 
 def _window_settings(project: Project) -> dict[str, Any]:
-    """What decides where windows are, besides the section labels: nothing in most projects."""
-    labels, split = project.config.labels, project.config.dataset.split
-    by_class = labels.unmapped == "ignore" or labels.sampling != SamplingConfig()
+    """What decides where windows are, besides how pixels are put on the grid."""
+    config, split = project.config, project.config.dataset.split
     return {
-        **({"classes": project.config.task.class_names} if by_class else {}),
+        "labels": _label_settings(config.task, config.labels),
+        "auxiliary": [_label_settings(more.task, more.labels) for more in config.auxiliary],
+        "window_size": config.model.window_size,
         **({"split": split.property} if split.kind == "property" else {}),
     }
 
 
+def _label_settings(task: TaskConfig, labels: LabelsConfig) -> dict[str, Any]:
+    """What decides where the windows of a task are: in most projects not what the labels say there."""
+    by_class = labels.unmapped == "ignore" or labels.sampling != SamplingConfig()
+    return {**_dump(labels), **({"strata": task.strata} if by_class else {})}
+
+
 def _task_settings(task: TaskConfig) -> dict[str, Any]:
     """What is learned of a task; the colours of its classes are for pictures."""
-    return {"kind": task.kind, "classes": task.class_names, "unit": task.unit, "range": task.range}
+    return {**_dump(task, "name", "kind", "unit", "range"), "classes": task.class_names}
 
 
 def map_id(project: Project, key: str) -> str:
@@ -140,22 +148,18 @@ _ALL = (
         name="export",
         version=2,
         run=_export,
-        settings=lambda p: {
-            "labels": _dump(p.config.labels),
-            "imagery": _grid_settings(p),
-            "window_size": p.config.model.window_size,
-            **_window_settings(p),
-        },
+        settings=lambda p: {"imagery": _grid_settings(p), **_window_settings(p)},
         files=_export_files,
         place=lambda _project, _key: "data/export",
     ),
     Stage(
         name="preprocess",
-        version=2,
+        version=3,
         run=_preprocess,
         settings=lambda p: {
-            "classes": p.config.task.class_names,
+            "task": _task_settings(p.config.task),
             "labels": _dump(p.config.labels),
+            "auxiliary": [{"task": _task_settings(m.task), "labels": _dump(m.labels)} for m in p.config.auxiliary],
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
             "dataset": _dump(p.config.dataset),
             "window_size": p.config.model.window_size,
@@ -197,8 +201,10 @@ _ALL = (
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
-            "task": {**_task_settings(p.config.task), "name": p.config.task.name},
-            "classes": [_dump(c) for c in p.config.task.classes],
+            "task": {
+                **_dump(p.config.task, "name", "kind", "unit", "range"),
+                "classes": [_dump(c) for c in p.config.task.classes],
+            },
             "map": _dump(p.config.map, "date", "min_area"),
         },
         after=("infer",),

@@ -19,11 +19,14 @@ from olmoearth_core.errors import CoreError, NoSceneError
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.scene import Scene, read_scenes
 from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
-from olmoearth_core.labels.labels import Labels, check_labels
+from olmoearth_core.labels.labels import Labels
+from olmoearth_core.labels.properties import range_of
 from olmoearth_core.labels.quality import label_facts
 from olmoearth_core.labels.split import SPLITS, block_of, block_pixels, splits_of
+from olmoearth_core.labels.targets import count_pixels
+from olmoearth_core.labels.tasks import TaskLabels, all_windows, check_all
 from olmoearth_core.labels.vector import Problem, read_area
-from olmoearth_core.labels.windows import TrainingWindow, count_pixels, windows_of
+from olmoearth_core.labels.windows import TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -55,11 +58,13 @@ def validate(project: Project, progress: Progress) -> list[Finding]:
     Returns:
         The findings, in the order of the lifecycle; none when all is well.
     """
-    labels, problems = check_labels(project)
+    labels, problems = check_all(project)
     findings = list(_label_problems(problems))
     if labels is not None:
-        windows = windows_of(project, labels)
-        findings += _windows_and_classes(project, labels, windows, progress)
+        windows = all_windows(project, labels)
+        for name, own in labels.items():
+            of = "labels.files" if name == project.config.task.name else f"auxiliary {name}: labels.files"
+            findings += _windows_and_classes(project.view(name), own, windows, of, progress)
         findings += _label_scenes(project, labels, progress)
     findings += _model(project)
     findings += _map_area(project, progress)
@@ -79,49 +84,69 @@ def _label_problems(problems: Sequence[Problem]) -> Iterator[Finding]:
 
 
 def _windows_and_classes(
-    project: Project, labels: Labels, windows: Sequence[TrainingWindow], progress: Progress
+    project: Project, labels: Labels, windows: Sequence[TrainingWindow], key: str, progress: Progress
 ) -> Iterator[Finding]:
+    """What is to say of the labels of one task; `key` is where they stand in project.yaml."""
     config = project.config
-    names = config.task.class_names
-    pixels, in_window = count_pixels(labels, windows, len(names), progress)
+    task, names = config.task, config.task.strata
+    pixels, in_window = count_pixels(labels, windows, progress)
     conflicts = int(in_window.sum())
     used = [window for window, counts in zip(windows, pixels, strict=True) if counts.any()]
     if not used:
         why = (
-            f"labels of different classes contradict each other on all {conflicts} pixels they cover"
+            f"labels contradict each other on all {conflicts} pixels they cover"
             if conflicts
             else "no label covers a pixel's centre; is imagery.resolution too coarse?"
         )
-        yield Finding("error", "labels.files", why)
+        yield Finding("error", key, why)
         return
+    if task.range and (pixels.sum(axis=0) > 0).sum() == 1:
+        (one,) = np.array(names)[pixels.sum(axis=0) > 0]
+        yield Finding("warning", key, f"all values lie in {one}, of a range of {range_of(task)}; is it the right one?")
     least = config.dataset.min_samples
+    counted = "windows" if task.kind == "classification" else "labelled pixels"
     for name, in_windows, amount in zip(names, (pixels > 0).sum(axis=0), pixels.sum(axis=0), strict=True):
+        if task.range:  # parts of it may well be empty
+            break
         share = amount / pixels.sum()
         if in_windows < least:
             yield Finding(
                 "error",
-                "labels.files",
+                key,
                 f"class '{name}' is in {in_windows} of {len(used)} training windows; dataset.min_samples asks for "
                 f"{least}. Label more places, or take it out of task.classes",
             )
         elif share < RARE:
             yield Finding(
                 "warning",
-                "labels.files",
-                f"class '{name}' has {share:.2%} of the labelled pixels; a model may never predict it",
+                key,
+                f"class '{name}' has {share:.2%} of the {counted}; a model may never predict it",
             )
     if conflicts:
-        share = conflicts / (conflicts + pixels.sum())
-        worst = windows[int(in_window.argmax())]
-        yield Finding(
-            "warning",
-            "labels.files",
-            f"labels of different classes overlap on {conflicts} pixels ({share:.2%}), which will not be used; most of "
-            f"them ({in_window.max()}) around {_where(labels, worst)} on {worst.date}",
-        )
+        yield Finding("warning", key, _contradictions(labels, windows, pixels, in_window))
     for remark in label_facts(project, labels, windows, pixels, in_window).remarks:
-        yield Finding("warning", remark.where, remark.message)
+        where = key if remark.where == "labels.files" else remark.where
+        yield Finding("warning", where, remark.message)
     yield from _splits(project, labels, used)
+
+
+def _contradictions(
+    labels: Labels, windows: Sequence[TrainingWindow], pixels: np.ndarray, in_window: np.ndarray
+) -> str:
+    """What is told of labels that contradict each other, and where most of them are."""
+    conflicts, worst = int(in_window.sum()), windows[int(in_window.argmax())]
+    most = f"around {_where(labels, worst)} on {worst.date}"
+    if labels.kind == "classification":
+        count = int((in_window > 0).sum())
+        return (
+            f"labels of different classes share their middle in {count} windows, which will not be used; one is {most}"
+        )
+    share = conflicts / (conflicts + pixels.sum())
+    what = "values far apart" if labels.kind == "regression" else "different classes"
+    return (
+        f"labels of {what} overlap on {conflicts} pixels ({share:.2%}), which will not be used; most of "
+        f"them ({in_window.max()}) {most}"
+    )
 
 
 def _splits(project: Project, labels: Labels, used: Sequence[TrainingWindow]) -> Iterator[Finding]:
@@ -156,7 +181,7 @@ def _where(labels: Labels, window: TrainingWindow) -> str:
     return f"{point.x:.4f} E, {point.y:.4f} N"
 
 
-def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Iterator[Finding]:
+def _label_scenes(project: Project, labels: TaskLabels, progress: Progress) -> Iterator[Finding]:
     try:
         scenes = read_scenes(freeze_label_scenes(project, progress), project.root)
     except CoreError as error:
@@ -194,17 +219,18 @@ def _label_scenes(project: Project, labels: Labels, progress: Progress) -> Itera
         )
 
 
-def _places(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _places(labels: TaskLabels) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(place in degrees, date, file, feature) of each label and of each window with pixels of a raster (feature -1)."""
-    frame = labels.frame
-    parts = [tuple(frame[name].to_numpy() for name in ("geometry", "date", "source", "feature"))]
-    for raster in labels.rasters:
+    columns = ("geometry", "date", "source", "feature")
+    parts = [tuple(own.frame[name].to_numpy() for name in columns) for own in labels.values()]
+    grid = next(iter(labels.values())).grid
+    for raster in (raster for own in labels.values() for raster in own.rasters):
         boxes = shapely.box(*raster.cell_bounds.T)
         count = len(boxes)
         same = (np.full(count, value, dtype=object) for value in (raster.date, raster.source))
         parts.append((boxes, *same, np.full(count, -1)))
     places, days, sources, features = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return _degrees(labels.grid, places), days, sources, features
+    return _degrees(grid, places), days, sources, features
 
 
 def _model(project: Project) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,28 +51,58 @@ SPLITS = {
     "property": {"kind": "property", "property": "split"},
 }
 
+COVER = {"kind": "regression", "unit": "%", "range": [0.0, 100.0]}
+"""A task of another kind than PROJECT's."""
+MORE = {
+    "task": {"name": "more", "classes": CLASSES},
+    "labels": {"files": ["labels/more.geojson"], "area": "area.geojson"},
+    "weight": 0.5,
+}
+"""An auxiliary task."""
+
 IMAGERY = "export preprocess infer"
 FRAMING = "export preprocess finetune infer"
 """The model card carries the framing."""
 LABELS = "export preprocess"
+LABEL_KEYS: dict[str, Any] = {
+    "files": ["labels/same.geojson"],
+    "class_property": "kind",
+    "value_property": "height",
+    "date_property": "day",
+    "date": "2024-06-01",
+    "dates": {"labels/water.geojson": "2024-06-01"},
+    "area": "wider.geojson",
+    "crs": "EPSG:4326",
+    "classes": {"land": ["ground"]},
+    "unmapped": "ignore",
+    "windows": "centred",
+    "sampling.max_per_class": 3,
+    "sampling.max_windows": 3,
+    "sampling.near": 100.0,
+    "sampling.seed": 1,
+}
+TASK, TASK_OF_MAP = "preprocess finetune", "preprocess finetune postprocess"
 WAKES: dict[str, tuple[Any, str]] = {
     "name": ("other", "postprocess"),
+    "task.name": ("cover", TASK),
+    "task.kind": ("classification", TASK_OF_MAP),
+    "task.unit": ("m", TASK_OF_MAP),
+    "task.range": ([0.0, 60.0], TASK_OF_MAP),
+    "auxiliary.task.name": ("cover", TASK),
+    "auxiliary.task.kind": ("classification", TASK),
+    "auxiliary.task.unit": ("m", TASK),
+    "auxiliary.task.range": ([0.0, 60.0], TASK),
+    "auxiliary.task.classes.name": ([*CLASSES[:2], {"name": "ice", "color": "#000002"}], TASK),
+    "auxiliary.task.classes.color": ([*CLASSES[:2], {"name": "snow", "color": "#ffffff"}], ""),
+    "auxiliary.weight": (0.25, "finetune"),
+    **{
+        f"{section}.{key}": (value, LABELS)
+        for section in ("labels", "auxiliary.labels")
+        for key, value in LABEL_KEYS.items()
+    },
+    "auxiliary.labels.dates": ({"labels/more.geojson": "2024-06-01"}, LABELS),
     "task.classes.name": ([*CLASSES[:2], {"name": "ice", "color": "#000002"}], "preprocess finetune postprocess"),
     "task.classes.color": ([*CLASSES[:2], {"name": "snow", "color": "#ffffff"}], "postprocess"),
-    "labels.files": (["labels/same.geojson"], LABELS),
-    "labels.class_property": ("kind", LABELS),
-    "labels.date_property": ("day", LABELS),
-    "labels.date": ("2024-06-01", LABELS),
-    "labels.dates": ({"labels/water.geojson": "2024-06-01"}, LABELS),
-    "labels.area": ("wider.geojson", LABELS),
-    "labels.crs": ("EPSG:4326", LABELS),
-    "labels.classes": ({"land": ["ground"]}, LABELS),
-    "labels.unmapped": ("ignore", LABELS),
-    "labels.windows": ("centred", LABELS),
-    "labels.sampling.max_per_class": (3, LABELS),
-    "labels.sampling.max_windows": (3, LABELS),
-    "labels.sampling.near": (100.0, LABELS),
-    "labels.sampling.seed": (1, LABELS),
     # these three act through the frozen scene lists
     "imagery.access.profile": ("park", ""),  # how servers are reached changes no pixel
     "imagery.access.endpoint": ("http://127.0.0.1:9000", ""),
@@ -144,8 +175,8 @@ WAKES: dict[str, tuple[Any, str]] = {
     "retraining.cron": ("0 4 1 * *", ""),
 }
 """Key of project.yaml -> another value for it, and the stages it concerns directly."""
-ONE_VALUE = {"task.kind", "imagery.modalities"}
-"""Keys of which only one value is allowed so far, or fits the scenes of this test."""
+ONE_VALUE = {"imagery.modalities"}
+"""Keys of which only one value fits the scenes of this test."""
 BASE = {
     **dict.fromkeys(("imagery.framing.timesteps", "imagery.framing.offset_days"), FRAMINGS["period"]),
     **dict.fromkeys(
@@ -154,8 +185,14 @@ BASE = {
     ),
     **dict.fromkeys(("dataset.split.validation_from", "dataset.split.test_from"), SPLITS["time"]),
     "dataset.split.property": SPLITS["property"],
+    **{
+        f"{where}{key}": {"task": COVER}
+        for where in ("", "auxiliary.")
+        for key in ("task.unit", "task.range", "labels.value_property")
+    },
+    **{f"{where}task.kind": {"labels.windows": "centred"} for where in ("", "auxiliary.")},
 }
-"""Keys that another framing or split than PROJECT's has."""
+"""Keys that another framing, split or task than PROJECT's has: what has to be there before they are changed."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -201,6 +238,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "day": "2024-05-02",
                 "split": "train",
                 "part": "test",
+                "value": 5.0,
+                "height": 6.0,
             },
         }
         for name in ("land", "water")
@@ -208,6 +247,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in {
         "labels/water.geojson": features,
         "labels/same.geojson": features,
+        "labels/more.geojson": features,
         "area.geojson": [{"type": "Feature", "geometry": mapping(HERE), "properties": {}}],
         "wider.geojson": [{"type": "Feature", "geometry": mapping(HERE.buffer(0.001)), "properties": {}}],
     }.items():
@@ -250,13 +290,30 @@ def keys(project: Project) -> dict[str, str]:
 
 def change(key: str) -> dict[str, Any]:
     value = WAKES[key][0]
-    if key.startswith("task.classes"):
-        return {"task.classes": value}
+    key = re.sub(r"(task\.classes).*", r"\1", key)
+    if key.startswith("auxiliary."):
+        return {"auxiliary": with_more({**more(BASE.get(key, {})), key.removeprefix("auxiliary."): value})}
     return {key.rpartition(".")[0] if isinstance(value, dict) and "kind" in value else key: value}
 
 
 def base(key: str) -> dict[str, Any]:
-    return {key.rpartition(".")[0]: BASE[key]} if key in BASE else {}
+    """What project.yaml holds before `key` is changed."""
+    if key.startswith("auxiliary."):
+        return {"auxiliary": with_more(more(BASE.get(key, {})))}
+    if key not in BASE:
+        return {}
+    return BASE[key] if "kind" not in BASE[key] else {key.rpartition(".")[0]: BASE[key]}
+
+
+def more(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of MORE; another task keeps its name."""
+    return {key: {"name": "more", **value} if key == "task" else value for key, value in changes.items()}
+
+
+def with_more(changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The section auxiliary, with MORE changed."""
+    made = toy.with_changes({"auxiliary": [MORE], **{f"auxiliary.0.{key}": value for key, value in changes.items()}})
+    return list(made["auxiliary"])
 
 
 @pytest.mark.parametrize("key", WAKES)

@@ -38,7 +38,7 @@ def dataset(
     written: list[Path] = []
     if to is not None:
         names = window or telling_windows(found, 4)
-        colors = {c.name: c.color for c in loaded.config.task.classes}
+        colors = {c.name: c.color for task in loaded.config.tasks.values() for c in task.classes}
         with progress(as_json) as listener:
             written = write_for_gis(found, to.expanduser().resolve(), names, colors, listener)
     if as_json:
@@ -56,7 +56,7 @@ def dataset(
 
 
 def _facts(found: Any) -> dict[str, Any]:
-    pixels = {name: int(found.windows[f"pixels_{name}"].sum()) for name in found.classes}
+    pixels = dict(zip(found.classes, found.pixels().sum(axis=0).tolist(), strict=True))
     return {
         "windows": {split: len(found.indices(split)) for split in ("train", "validation", "test")},
         "window_size": f"{found.window_size} px of {found.resolution:g} m, {found.grid.crs}",

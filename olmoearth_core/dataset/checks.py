@@ -20,7 +20,7 @@ from olmoearth_core.labels.agreement import LOOK_ALIKES, MIN_SHIFT
 from olmoearth_core.labels.leakage import gaps, shared_imagery
 from olmoearth_core.labels.split import SPLITS
 from olmoearth_core.progress import Progress
-from olmoearth_core.project import Project, SplitConfig
+from olmoearth_core.project import Project, SplitConfig, TaskConfig
 
 HIGHEST = 20_000
 """Sentinel-2 DN above which a value is no reflectance any more (2.0); snow and glint reach 1.6."""
@@ -34,7 +34,8 @@ def check_dataset(
     """Evaluate every expectation on a training set, its statistics and its label quality report."""
     tables = {
         "windows": _window_table(dataset, project),
-        "classes": _class_table(statistics, project),
+        **{of: _class_table(task, found) for task, of, found in _tasks(statistics, project)},
+        **{f"values{of[7:]}": _value_table(found) for task, of, found in _tasks(statistics, project) if task.range},
         "timesteps": _timestep_table(statistics),
         **_band_tables(statistics),
         "labels": label_table(quality, dataset.resolution),
@@ -43,7 +44,7 @@ def check_dataset(
         *_window_checks(dataset, project),
         *(check for values in _band_tables(statistics) for check in _band_checks(values)),
         *_timestep_checks(),
-        *_class_checks(project),
+        *(c for task, of, _ in _tasks(statistics, project) for c in _task_checks(task, of, project)),
         *_label_checks(),
     ]
     with progress.bar("Checking expectations", len(checks)) as advance:
@@ -54,8 +55,7 @@ def check_dataset(
 
 def _window_table(dataset: Dataset, project: Project) -> pd.DataFrame:
     table = pd.DataFrame(dataset.windows.drop(columns=["geometry", "scenes"]))
-    pixels = table[[f"pixels_{name}" for name in dataset.classes]]
-    table["labelled_pixels"] = pixels.sum(axis=1)
+    table["labelled_pixels"] = np.max([dataset.pixels(name).sum(axis=1) for name in dataset.tasks], axis=0)
     table["conflict_share"] = table["conflicts"] / dataset.window_size**2
     table["splits_of_place"] = table.groupby(["column", "row"])["split"].transform("nunique")
     table["splits_of_block"] = table.groupby(["block_column", "block_row"])["split"].transform("nunique")
@@ -86,7 +86,20 @@ def _timestep_table(statistics: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def _class_table(statistics: Mapping[str, Any], project: Project) -> pd.DataFrame:
+def _tasks(statistics: Mapping[str, Any], project: Project) -> list[tuple[TaskConfig, str, Mapping[str, Any]]]:
+    """(task, name of its table, its statistics), the main task first: its table is just "classes"."""
+    main, *others = project.config.tasks.values()
+    more = [(task, f"classes of {task.name}", statistics["auxiliary"][task.name]) for task in others]
+    return [(main, "classes", statistics), *more]
+
+
+def _value_table(statistics: Mapping[str, Any]) -> pd.DataFrame:
+    values = statistics["values"]["train"]
+    return pd.DataFrame([{"name": "train", "count": values["count"], "std": values.get("std", 0.0)}])
+
+
+def _class_table(task: TaskConfig, statistics: Mapping[str, Any]) -> pd.DataFrame:
+    """A row a class, or a part of a regression's range that holds values: not all of it may be there on the ground."""
     total = sum(split["pixels"] for splits in statistics["classes"].values() for split in splits.values())
     return pd.DataFrame(
         {
@@ -96,6 +109,7 @@ def _class_table(statistics: Mapping[str, Any], project: Project) -> pd.DataFram
             **{split: splits[split]["windows"] for split in SPLITS},
         }
         for name, splits in statistics["classes"].items()
+        if not task.range or any(splits[split]["windows"] for split in SPLITS)
     )
 
 
@@ -275,20 +289,37 @@ def _timestep_checks() -> list[Check]:
     ]
 
 
-def _class_checks(project: Project) -> list[Check]:
+def _task_checks(task: TaskConfig, of: str, project: Project) -> list[Check]:
     between = "ExpectColumnValuesToBeBetween"
     config = project.config.dataset
     held_out = config.split.held_out()
+    if task.range:
+        values, low, high = f"values{of[7:]}", *task.range
+        part = "every part of the range that holds values"
+        return [
+            Check(values, "error", "there are values in training", between, _between("count", 1)),
+            Check(
+                values,
+                "error",
+                "the values in training vary (by a thousandth of the range)",
+                between,
+                _between("std", (high - low) / 1000),
+            ),
+            *(
+                Check(of, "warning", f"{part} is in {split}", between, _between(split, 1))
+                for split in ("train", *held_out)
+            ),
+        ]
     return [
         Check(
-            "classes",
+            of,
             "error",
             f"every class is in at least {config.min_samples} windows (dataset.min_samples)",
             between,
             _between("windows", config.min_samples),
         ),
-        Check("classes", "error", "every class is in training", between, _between("train", 1)),
-        *(Check("classes", "warning", f"every class is in {split}", between, _between(split, 1)) for split in held_out),
-        Check("classes", "warning", "every class is in five training windows", between, _between("train", 5)),
-        Check("classes", "warning", "every class has 1 % of the labelled pixels", between, _between("share", 0.01)),
+        Check(of, "error", "every class is in training", between, _between("train", 1)),
+        *(Check(of, "warning", f"every class is in {split}", between, _between(split, 1)) for split in held_out),
+        Check(of, "warning", "every class is in five training windows", between, _between("train", 5)),
+        Check(of, "warning", "every class has 1 % of the labelled pixels", between, _between("share", 0.01)),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -26,8 +26,9 @@ from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.imagery.footprint import near
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import SceneList
-from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.windows import IGNORE, Target, TrainingWindow, make_target
+from olmoearth_core.labels.targets import Target, amounts, make_target
+from olmoearth_core.labels.tasks import TaskLabels
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import whole_file, write_json
@@ -53,8 +54,8 @@ class Record:
         left_out: why it is not in the training set; empty when it is.
         valid_share: share of valid pixels over all modalities and timesteps.
         timesteps_seen: timesteps in which any modality has a valid pixel.
-        conflicts: pixels that labels of different classes claim.
-        pixels: labelled, visible pixels of each class.
+        conflicts: task -> pixels on which its labels contradict each other.
+        pixels: task -> labelled, visible pixels of each stratum; of a classification 1 for the window's class.
         scenes: the ids of those that could show it.
     """
 
@@ -62,8 +63,8 @@ class Record:
     left_out: str
     valid_share: float
     timesteps_seen: int
-    conflicts: int
-    pixels: list[int]
+    conflicts: dict[str, int]
+    pixels: dict[str, list[int]]
     scenes: list[str]
 
 
@@ -91,7 +92,7 @@ class Composer:
     """Makes the samples of neighbouring windows of one date; many threads may at once."""
 
     project: Project
-    labels: Labels
+    labels: TaskLabels
     scenes: SceneList
     layout: Layout
     reader: AssetReader
@@ -102,8 +103,8 @@ class Composer:
         Raises:
             DatasetError: the export cannot be read any more.
         """
-        targets = [make_target(self.labels, window) for window in group]
-        labelled = [w for w, target in zip(group, targets, strict=True) if (target.classes != IGNORE).any()]
+        targets = [{name: make_target(own, window) for name, own in self.labels.items()} for window in group]
+        labelled = [w for w, target in zip(group, targets, strict=True) if not _unknown(target)]
         cubes = self._cubes(labelled) if labelled else []
         return [self._make(window, target, cubes) for window, target in zip(group, targets, strict=True)]
 
@@ -131,24 +132,28 @@ class Composer:
             )
         return cubes
 
-    def _make(self, window: TrainingWindow, target: Target, around: Sequence[Cube]) -> Made:
+    def _make(self, window: TrainingWindow, targets: Mapping[str, Target], around: Sequence[Cube]) -> Made:
         """One window, cut out of the cubes `around` it."""
-        if (target.classes == IGNORE).all():
+        conflicts = {name: target.conflicts for name, target in targets.items()}
+        if _unknown(targets):
             why = "no pixel is labelled (labels that are too small, or that contradict each other)"
-            return None, Record(window.name, why, 0.0, 0, target.conflicts, [], [])
+            return None, Record(window.name, why, 0.0, 0, conflicts, {}, [])
         config = self.project.config
         steps = config.imagery.framing.spans(window.date)
         cubes = [cube.crop(window.box) for cube in around]
         seen = np.any([cube.valid.any(axis=0) for cube in cubes], axis=0)
-        classes = np.where(seen, target.classes, np.uint8(IGNORE))
+        truths = {name: Truth(target.classes, target.values).where(seen) for name, target in targets.items()}
         valid_share = float(np.mean([cube.valid.mean() for cube in cubes]))
         record = Record(
             name=window.name,
-            left_out=_reason(valid_share, classes, config.dataset.min_valid),
+            left_out=_reason(valid_share, truths, config.dataset.min_valid),
             valid_share=round(valid_share, 6),
             timesteps_seen=int(np.any([cube.valid.any(axis=(1, 2)) for cube in cubes], axis=0).sum()),
-            conflicts=target.conflicts,
-            pixels=np.bincount(classes[classes != IGNORE], minlength=len(self.layout.classes)).tolist(),
+            conflicts=conflicts,
+            pixels={
+                name: amounts(truths[name].strata, len(task.strata), task.kind).tolist()
+                for name, task in self.layout.tasks.items()
+            },
             scenes=[
                 scene.id
                 for scene in self.scenes.scenes
@@ -157,15 +162,21 @@ class Composer:
         )
         if record.left_out:
             return None, record
-        return Composed({cube.modality: cube for cube in cubes}, {config.task.name: Truth(classes)}), record
+        return Composed({cube.modality: cube for cube in cubes}, truths), record
 
 
-def _reason(valid_share: float, classes: np.ndarray, min_valid: float) -> str:
+def _unknown(targets: Mapping[str, Target]) -> bool:
+    """Whether no task knows anything of a window."""
+    return all((target.classes == IGNORE).all() for target in targets.values())
+
+
+def _reason(valid_share: float, truths: Mapping[str, Truth], min_valid: float) -> str:
     if valid_share == 0:
         return "no valid pixel: clouds, nodata or no scene in every timestep"
     if valid_share < min_valid:
         return f"less than {min_valid:.0%} of its pixels are valid (dataset.min_valid)"
-    return "no labelled pixel is visible in any timestep" if (classes == IGNORE).all() else ""
+    nothing = all((truth.strata == IGNORE).all() for truth in truths.values())
+    return "no labelled pixel is visible in any timestep" if nothing else ""
 
 
 def compose_windows(

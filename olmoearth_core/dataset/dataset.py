@@ -29,7 +29,8 @@ class Dataset:
         folder: where it lies.
         windows: one row a window: geometry, name, cube (its row in cubes.zarr), column and row (upper left pixel on
             the grid), date, split ("train", "validation" or "test"), block_column, block_row, valid_share,
-            timesteps_seen, conflicts, scenes, and labelled, visible pixels of each class (`pixels_<class>`).
+            timesteps_seen, conflicts, scenes, and labelled, visible pixels of each stratum of each task
+            (`pixels_column`); of a classification 1 for the window's class.
     """
 
     folder: Path
@@ -45,6 +46,17 @@ class Dataset:
     def tasks(self) -> dict[str, TaskLayout]:
         """Name -> kind, strata, unit and range; the main task comes first."""
         return dict(self.cubes.layout.tasks)
+
+    @property
+    def main(self) -> str:
+        """Name of the task that is mapped."""
+        return next(iter(self.tasks))
+
+    def pixels(self, task: str | None = None) -> np.ndarray:
+        """(N, K) int64: labelled, visible pixels of each stratum of a task (the main one) in each window."""
+        name = task or self.main
+        columns = [pixels_column(name, stratum, main=self.main) for stratum in self.tasks[name].strata]
+        return np.asarray(self.windows[columns].to_numpy(np.int64))
 
     @property
     def bands(self) -> dict[str, tuple[str, ...]]:
@@ -91,6 +103,11 @@ class Dataset:
     def read(self, indices: Sequence[int]) -> list[Sample]:
         """The samples of rows of `windows`, in the order of `indices`. Safe between threads."""
         return self.cubes.read(self.windows["cube"].to_numpy()[np.asarray(indices, np.int64)])
+
+
+def pixels_column(task: str, stratum: str, *, main: str) -> str:
+    """The column of the window table that counts the pixels of a stratum."""
+    return f"pixels_{stratum}" if task == main else f"pixels_{task}:{stratum}"
 
 
 def open_dataset(folder: Path) -> Dataset:

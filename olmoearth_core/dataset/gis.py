@@ -2,7 +2,8 @@
 
 windows.gpkg                         one outline a window, with split, date, classes and scenes
 <window>/target.tif                  classes in their colours, 255 where nothing is known; their names in target.qml,
-                                     the style that QGIS opens it with
+                                     the style that QGIS opens it with. Or the values of a regression, else NaN
+<window>/target_<task>.tif           the same of an auxiliary task
 <window>/<modality>_<date>.tif       one timestep, a band each, nodata where nothing was observed; in true colour, where
                                      there are such bands
 """
@@ -89,11 +90,16 @@ def _write_outlines(dataset: Dataset, path: Path) -> Path:
 def _write_window(dataset: Dataset, row: int, folder: Path, colors: Mapping[str, str]) -> list[Path]:
     (sample,) = dataset.read([row])
     box = dataset.box(row)
-    table = {k: _rgba(colors[name]) for k, name in enumerate(dataset.classes) if name in colors}
-    written = [
-        _write_raster(folder / "target.tif", sample.target[None], box, IGNORE, ("class",), colormap=table),
-        _write_style(folder / "target.qml", dataset.classes, colors),
-    ]
+    written = []
+    for task, truth in sample.truths.items():
+        path, layout = folder / f"{dataset.cubes.layout.target_name(task)}.tif", dataset.tasks[task]
+        if truth.values is not None:
+            name = f"{task} ({layout.unit})" if layout.unit else task
+            written.append(_write_raster(path, truth.values[None], box, np.nan, (name,)))
+            continue
+        table = {k: _rgba(colors[name]) for k, name in enumerate(layout.strata) if name in colors}
+        written.append(_write_raster(path, truth.strata[None], box, IGNORE, ("class",), colormap=table))
+        written.append(_write_style(path.with_suffix(".qml"), layout.strata, colors))
     for modality, cube in sample.inputs.items():
         nodata = 0 if cube.dtype.kind in "ui" else np.nan
         for t, day in enumerate(sample.dates):

@@ -5,7 +5,8 @@ Leaves labels.json; what is worth a warning are rows of the expectations' table 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.labels.agreement import Agreement, Samples, agreement
 from olmoearth_core.labels.labels import Labels
 from olmoearth_core.labels.leakage import measure
-from olmoearth_core.labels.quality import label_facts
-from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target
+from olmoearth_core.labels.quality import Remark, label_facts
+from olmoearth_core.labels.targets import make_target
+from olmoearth_core.labels.tasks import TaskLabels
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -28,45 +31,71 @@ FILES = 50
 
 def label_quality(
     dataset: Dataset,
+    labels: TaskLabels,
+    windows: Sequence[TrainingWindow],
+    conflicts: Mapping[str, Sequence[int]],
+    project: Project,
+    progress: Progress,
+) -> dict[str, Any]:
+    """JSON values: files, classes, crowding, extent, conflicts, imagery by file, leakage, remarks.
+
+    What is of one task's labels is so of the main one's; where there are others, it stands below auxiliary and their
+    names. Leakage and remarks are of all.
+
+    Args:
+        dataset: the training set.
+        labels: what it was made of.
+        windows: all windows of the labels, in use or not.
+        conflicts: task -> the pixels of each window on which its labels contradict each other.
+    """
+    table = dataset.windows
+    boxes = [dataset.box(k) for k in range(len(dataset))]
+    spans = project.config.imagery.framing.spans
+    leakage = measure(boxes, list(table["split"]), list(table["date"]), labels.values(), spans)
+    told, remarks = {}, []
+    for name, own in labels.items():
+        told[name], more = _of_task(dataset, name, own, windows, conflicts[name], project.view(name), progress)
+        of = f"{name}: " if name != dataset.main else ""
+        remarks += [f"{of}{remark.where}: {remark.message}" for remark in more]
+    main = told.pop(dataset.main)
+    return {**main, **({"auxiliary": told} if told else {}), "leakage": leakage.to_json(), "remarks": remarks}
+
+
+def _of_task(
+    dataset: Dataset,
+    task: str,
     labels: Labels,
     windows: Sequence[TrainingWindow],
     conflicts: Sequence[int],
     project: Project,
     progress: Progress,
-) -> dict[str, Any]:
-    """JSON values: files, classes, crowding, extent, conflicts, leakage, remarks, and `imagery` by file.
-
-    Args:
-        dataset: the training set.
-        labels: what it was made of.
-        windows, conflicts: all windows of the labels, in use or not, and the conflicting pixels of each.
-    """
-    table = dataset.windows
-    used = {name: row for row, name in enumerate(table["name"])}
-    counts = table[[f"pixels_{name}" for name in dataset.classes]].to_numpy()
-    pixels = np.zeros((len(windows), len(dataset.classes)), np.int64)
+) -> tuple[dict[str, Any], tuple[Remark, ...]]:
+    """What is known of the labels of one task, and what is worth a warning."""
+    used = {name: row for row, name in enumerate(dataset.windows["name"])}
+    counts = dataset.pixels(task)
+    pixels = np.zeros((len(windows), counts.shape[1]), np.int64)
     for k, window in enumerate(windows):
         if window.name in used:
             pixels[k] = counts[used[window.name]]
     found = label_facts(project, labels, windows, pixels, np.asarray(conflicts))
-    boxes = [dataset.box(k) for k in range(len(dataset))]
-    leakage = measure(boxes, list(table["split"]), list(table["date"]), labels, project.config.imagery.framing.spans)
     files = [source for source in project.config.labels.files if source in found.facts["files"]][:FILES]
     imagery = {}
     with progress.bar("Comparing labels with the imagery", len(files)) as advance:
         for source in files:
-            imagery[source] = _told(dataset, *_agreement(dataset, labels.of(source)))
+            imagery[source] = _told(dataset, *_agreement(dataset, task, labels.of(source)))
             advance(1)
-    return {
-        **found.facts,
-        "leakage": leakage.to_json(),
-        "imagery": imagery,
-        "remarks": [f"{remark.where}: {remark.message}" for remark in found.remarks],
-    }
+    return {**found.facts, "imagery": imagery}, found.remarks
 
 
 def label_table(quality: dict[str, Any], resolution: float) -> pd.DataFrame:
     """One row a label file, for the expectations: doubles, shift (pixels), look_alikes (share), what they look like."""
+    rows = _label_rows(quality, resolution, "")
+    for task, its in quality.get("auxiliary", {}).items():
+        rows += _label_rows(its, resolution, f"{task}: ")
+    return pd.DataFrame(rows)
+
+
+def _label_rows(quality: dict[str, Any], resolution: float, of: str) -> list[dict[str, Any]]:
     rows = []
     for source, facts in quality["files"].items():
         imagery = quality["imagery"].get(source, {})
@@ -74,13 +103,13 @@ def label_table(quality: dict[str, Any], resolution: float) -> pd.DataFrame:
         shift = imagery.get("shift_metres", [0.0, 0.0])
         rows.append(
             {
-                "name": source,
+                "name": f"{of}{source}",
                 "doubles": facts.get("doubles", {"count": 0})["count"] / max(facts.get("labels", 1), 1),
                 "shift": float(np.hypot(*shift)) / resolution,
                 "look_alikes": suspicious[0]["share"] if suspicious else 0.0,
             }
         )
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, Any]:
@@ -107,12 +136,12 @@ def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, 
     }
 
 
-def _agreement(dataset: Dataset, labels: Labels) -> tuple[Agreement, list[int]]:
+def _agreement(dataset: Dataset, task: str, labels: Labels) -> tuple[Agreement, list[int]]:
     """How the labels of one file agree with a sample of the windows of their dates, and the rows of that sample."""
     bands = sum(len(names) for names in dataset.bands.values()) * dataset.timesteps
     wanted = max(8, VALUES // (dataset.window_size**2 * bands))
     rows, targets = [], []
-    for row in _mixed(dataset, labels):
+    for row in _mixed(dataset, task, labels):
         box = dataset.box(row)
         target = make_target(labels, TrainingWindow("", box, dataset.windows["date"].iloc[row])).classes
         if (target != IGNORE).any():
@@ -124,14 +153,16 @@ def _agreement(dataset: Dataset, labels: Labels) -> tuple[Agreement, list[int]]:
         return Agreement(None, (0, 0), None, ()), []
     pixels, seen = _features(dataset, rows)
     corners = dataset.windows[["row", "column"]].to_numpy(np.int64)[rows]
-    return agreement(Samples(pixels, seen, np.stack(targets), corners), dataset.classes), rows
+    found = agreement(Samples(pixels, seen, np.stack(targets), corners), dataset.tasks[task].strata)
+    # neighbouring parts of a range look alike, and no label is missing
+    return replace(found, look_alikes=()) if labels.kind == "regression" else found, rows
 
 
-def _mixed(dataset: Dataset, labels: Labels) -> list[int]:
+def _mixed(dataset: Dataset, task: str, labels: Labels) -> list[int]:
     """Rows of the windows of the labels' dates in an order without meaning, in which each class comes soon."""
     rows = np.flatnonzero(dataset.windows["date"].isin(labels.dates))
     rows = np.random.default_rng(0).permutation(rows)
-    has = dataset.windows[[f"pixels_{name}" for name in dataset.classes]].to_numpy()[rows] > 0
+    has = dataset.pixels(task)[rows] > 0
     turn = np.where(has, np.cumsum(has, axis=0), len(rows) + 1).min(axis=1)
     return [int(row) for row in rows[np.argsort(turn, kind="stable")]]
 

@@ -22,7 +22,7 @@ import shapely
 from olmoearth_core.dataset.checks import check_dataset
 from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_windows
 from olmoearth_core.dataset.cubes import Layout, TaskLayout, create_cubes
-from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset
+from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset, pixels_column
 from olmoearth_core.dataset.drift import compare
 from olmoearth_core.dataset.expectations import failed_errors
 from olmoearth_core.dataset.label_quality import label_quality
@@ -33,11 +33,11 @@ from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.labels.frozen import FOLDER, read_blocks
-from olmoearth_core.labels.labels import Labels, read_labels
 from olmoearth_core.labels.leakage import seen_elsewhere, too_near
 from olmoearth_core.labels.split import SPLITS, BlockTable, block_of, block_pixels, splits_of
-from olmoearth_core.labels.windows import TrainingWindow, windows_of
-from olmoearth_core.project import Project, SplitConfig
+from olmoearth_core.labels.tasks import TaskLabels, all_windows, read_all
+from olmoearth_core.labels.windows import TrainingWindow
+from olmoearth_core.project import Project, SplitConfig, TaskConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import whole_file, write_json
 
@@ -56,8 +56,8 @@ def preprocess(run: StageRun) -> dict[str, Any]:
         ExpectationError: an expectation of severity error failed; the report's place is in the message.
     """
     project = run.project
-    labels = read_labels(project)
-    every = windows_of(project, labels)
+    labels = read_all(project)
+    every = all_windows(project, labels)
     if not every:
         raise DatasetError("the labels cover no pixel of the grid; they may be smaller than imagery.resolution.")
     split = project.config.dataset.split
@@ -85,7 +85,8 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     dataset = open_dataset(run.out)
     statistics = dataset_statistics(dataset, run.progress)
     write_json(run.out / STATISTICS, statistics)
-    quality = label_quality(dataset, labels, windows, [r.conflicts for r in records], project, run.progress)
+    conflicts = {name: [record.conflicts[name] for record in records] for name in labels}
+    quality = label_quality(dataset, labels, windows, conflicts, project, run.progress)
     write_json(run.out / "labels.json", quality)
     warnings = _gate(run, dataset, statistics, quality, left_out)
     _tell_drift(run, statistics)
@@ -94,23 +95,23 @@ def preprocess(run: StageRun) -> dict[str, Any]:
         run.progress.note(f"{count} of {len(every)} windows left out: {reason}")
     return {
         "windows": {split: len(dataset.indices(split)) for split in SPLITS},
-        "classes": statistics["classes"],
+        **{key: statistics[key] for key in ("classes", "values", "auxiliary") if key in statistics},
         "left_out": dict(sorted(reasons.items())),
-        "conflicting_pixels": sum(record.conflicts for record in records),
+        "conflicting_pixels": sum(map(sum, conflicts.values())),
         "warnings": warnings,
     }
 
 
-def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> list[Record]:
+def _compose(run: StageRun, labels: TaskLabels, windows: list[TrainingWindow]) -> list[Record]:
     config = run.project.config
     export = run.upstream["export"].folder
     scenes = read_scenes(export / "scenes.json", export)
     modalities = config.imagery.modalities
     layout = Layout(
-        grid=labels.grid,
+        grid=windows[0].box.grid,
         window_size=config.model.window_size,
         timesteps=len(config.imagery.framing.spans(windows[0].date)),
-        tasks={config.task.name: TaskLayout.of(config.task)},
+        tasks={name: TaskLayout.of(task) for name, task in config.tasks.items()},
         bands={m: available_bands(scenes, m) for m in modalities},
         dtypes={m: get_modality(m).dtype for m in modalities},
     )
@@ -129,7 +130,7 @@ def _compose(run: StageRun, labels: Labels, windows: list[TrainingWindow]) -> li
 
 
 def _check_samples(used: Sequence[Record], left_out: Sequence[dict[str, str]], project: Project) -> None:
-    """Refuse a training set that a class is missing from.
+    """Refuse a training set that a class, or all that a task is about, is missing from.
 
     Raises:
         DatasetError: names the classes, how many windows they are in, and why windows were left out.
@@ -142,17 +143,24 @@ def _check_samples(used: Sequence[Record], left_out: Sequence[dict[str, str]], p
             f"no window can be used.{why} Choose dates with clear scenes, give imagery.framing more days, "
             "or draw labels that hold the centres of pixels."
         )
-    present = (np.array([record.pixels for record in used]) > 0).sum(axis=0)
-    least = project.config.dataset.min_samples
+    for name, task in project.config.tasks.items():
+        _check_task(task, np.array([record.pixels[name] for record in used]), project, why)
+
+
+def _check_task(task: TaskConfig, pixels: np.ndarray, project: Project, why: str) -> None:
+    of = "" if task.name == project.config.task.name else f" of the task '{task.name}'"
+    if not pixels.any():
+        raise DatasetError(f"no window that can be used holds a label{of}.{why} Label more places or other dates.")
+    if task.kind == "regression":  # parts of its range may well be empty
+        return
+    present, least = (pixels > 0).sum(axis=0), project.config.dataset.min_samples
     few = [
-        f"'{name}' in {count}"
-        for name, count in zip(project.config.task.class_names, present.tolist(), strict=True)
-        if count < least
+        f"'{name}' in {count}" for name, count in zip(task.class_names, present.tolist(), strict=True) if count < least
     ]
     if few:
         raise DatasetError(
-            f"too few training windows of a class: {', '.join(few)}; dataset.min_samples asks for {least} each.{why} "
-            "Label more places, or take the class out of task.classes."
+            f"too few training windows of a class{of}: {', '.join(few)}; dataset.min_samples asks for {least} "
+            f"each.{why} Label more places, or take the class out of task.classes."
         )
 
 
@@ -182,7 +190,8 @@ def _write_windows(
     boxes = [windows[k].box for k in used]
     size = block_pixels(project.config.dataset.split, project.config.model.window_size, boxes[0].grid.resolution)
     places = [block_of(windows[k].centre, size) for k in used]
-    pixels = np.array([records[k].pixels for k in used], np.int64)
+    main = project.config.task.name
+    counts = {name: np.array([records[k].pixels[name] for k in used], np.int64) for name in project.config.tasks}
     table = {
         "name": [windows[k].name for k in used],
         "cube": np.array(used, np.int64),
@@ -194,8 +203,12 @@ def _write_windows(
         "block_row": [row for _, row in places],
         "valid_share": [records[k].valid_share for k in used],
         "timesteps_seen": [records[k].timesteps_seen for k in used],
-        "conflicts": [records[k].conflicts for k in used],
-        **{f"pixels_{name}": pixels[:, index] for index, name in enumerate(project.config.task.class_names)},
+        "conflicts": [sum(records[k].conflicts.values()) for k in used],
+        **{
+            pixels_column(name, stratum, main=main): counts[name][:, index]
+            for name, task in project.config.tasks.items()
+            for index, stratum in enumerate(task.strata)
+        },
         "scenes": [records[k].scenes for k in used],
     }
     outlines = shapely.box(*np.array([box.bounds for box in boxes]).T)

@@ -59,8 +59,13 @@ def write_report(
     """
     sections = [
         _section("Expectations", _expectations(results)),
-        _section("Classes", _classes(statistics)),
+        _section(*_task(statistics)),
+        *(_section(*_task(found, f" of {name}")) for name, found in statistics.get("auxiliary", {}).items()),
         _section("Labels", label_section(quality)),
+        *(
+            _section(f"Labels of {name}", label_section(found | {"remarks": [], "leakage": quality["leakage"]}))
+            for name, found in quality.get("auxiliary", {}).items()
+        ),
         _section("Where the windows are", _map(dataset)),
         _section("Bands, over valid training pixels", _bands(statistics)),
         _section("Windows left out", _left_out(left_out)),
@@ -120,7 +125,7 @@ def _expectation(result: Result) -> list[str]:
     ]
 
 
-def _classes(statistics: Mapping[str, Any]) -> str:
+def _classes(statistics: Mapping[str, Any], word: str = "Class") -> str:
     classes = statistics["classes"]
     total = max(sum(split["pixels"] for splits in classes.values() for split in splits.values()), 1)
     rows = []
@@ -129,8 +134,23 @@ def _classes(statistics: Mapping[str, Any]) -> str:
         bar = f'<rect width="{120 * share:.1f}" height="14" fill="currentColor" opacity=".4"/>'
         counts = [f"{splits[s]['windows']:,} / {splits[s]['pixels']:,}" for s in SPLITS]
         rows.append([escape(name), f"{share:.1%}", f'<svg width="120" height="14">{bar}</svg>', *counts])
-    head = ["Class", "Share", "", *(f"{split}: windows / pixels" for split in SPLITS)]
+    head = [word, "Share", "", *(f"{split}: windows / pixels" for split in SPLITS)]
     return _table(head, rows, frozenset({1, 3, 4, 5}))
+
+
+def _task(statistics: Mapping[str, Any], of: str = "") -> tuple[str, str]:
+    """(title, content) of the section about a task's classes, or its values."""
+    if "values" not in statistics:
+        return f"Classes{of}", _classes(statistics)
+    rows = []
+    for split, values in statistics["values"].items():
+        numbers = ["mean", "std", "min", "max"]
+        told = [f"{values[key]:,.6g}" for key in numbers] if values["count"] else [""] * len(numbers)
+        medians = [f"{values['percentiles'][p]:,.6g}" for p in ("5", "50", "95")] if values["count"] else [""] * 3
+        rows.append([split, f"{values['count']:,}", *told, *medians])
+    head = ["Split", "Pixels", "Mean", "Std", "Min", "Max", "5 %", "Median", "95 %"]
+    table = _table(head, rows, frozenset(range(1, len(head))))
+    return f"Values{of}", f"{table}{_classes(statistics, 'Part of the range')}"
 
 
 def _map(dataset: Dataset) -> str:

@@ -1,7 +1,8 @@
-"""Statistics of a training set: per band over valid training pixels, per timestep, per class over all splits."""
+"""Statistics of a training set: of bands over valid training pixels, of timesteps, of classes and values by split."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,21 @@ class _Steps:
     """The values that are counted: `first` + k * `size`, k from 0 to 65535.
 
     Whole numbers are counted one by one: every statistic is exact, in one pass and in any order. Decibels are counted
-    in hundredths, from -100 dB.
+    in hundredths, from -100 dB, what a regression measures in 65535ths of its range.
     """
 
     first: float
     size: float
+
+    @classmethod
+    def over(cls, low: float, high: float) -> _Steps:
+        """Steps of a range."""
+        return cls(low, (high - low) / (_VALUES - 1))
+
+    @property
+    def digits(self) -> int:
+        """Decimals that tell two steps apart, two at least."""
+        return max(2, math.ceil(-math.log10(self.size)))
 
     def index(self, values: np.ndarray) -> np.ndarray:
         """Position of each value."""
@@ -47,10 +58,20 @@ def dataset_statistics(dataset: Dataset, progress: Progress) -> dict[str, Any]:
 
     bands: modality -> band -> count, mean, std, min, max and percentiles of its valid training pixels;
     valid: modality -> share of valid training pixels in each timestep;
-    classes: class -> split -> windows and labelled pixels; splits: split -> windows and blocks.
+    classes: class (stratum of a regression) -> split -> windows and labelled pixels (of a classification windows);
+    values: of a regression, split -> count, mean, std, min, max and percentiles of its labelled pixels;
+    auxiliary: task -> its classes and values, where there are such tasks; splits: split -> windows and blocks.
     """
     bands, valid = _pixels(dataset, progress)
-    return {"bands": bands, "valid": valid, "classes": _classes(dataset), "splits": _splits(dataset)}
+    main, *others = (_task(dataset, name) for name in dataset.tasks)
+    auxiliary = dict(zip(list(dataset.tasks)[1:], others, strict=True))
+    return {
+        "bands": bands,
+        "valid": valid,
+        **main,
+        **({"auxiliary": auxiliary} if auxiliary else {}),
+        "splits": _splits(dataset),
+    }
 
 
 def _pixels(dataset: Dataset, progress: Progress) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
@@ -94,28 +115,45 @@ def _describe(histogram: np.ndarray, steps: _Steps) -> dict[str, Any]:
 
     def told(index: int) -> float:
         found = float(steps.value(np.array(index)))
-        return int(found) if steps.size == 1 else round(found, 2)
+        return int(found) if steps.size == 1 else round(found, steps.digits)
 
     return {
         "count": count,
-        "mean": round(mean, 3),
-        "std": round(variance**0.5, 3),
+        "mean": round(mean, steps.digits + 1),
+        "std": round(variance**0.5, steps.digits + 1),
         "min": told(int(present[0])),
         "max": told(int(present[-1])),
         "percentiles": {str(p): told(int(k)) for p, k in zip(PERCENTILES, rank, strict=True)},
     }
 
 
-def _classes(dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
-    table = dataset.windows
-    return {
-        name: {
-            split: {"windows": int((pixels > 0).sum()), "pixels": int(pixels.sum())}
+def _task(dataset: Dataset, name: str) -> dict[str, Any]:
+    """classes, and of a regression values."""
+    pixels, splits = dataset.pixels(name), dataset.windows["split"].to_numpy()
+    classes = {
+        stratum: {
+            split: {"windows": int((counts > 0).sum()), "pixels": int(counts.sum())}
             for split in SPLITS
-            for pixels in [table.loc[table["split"] == split, f"pixels_{name}"]]
+            for counts in [pixels[splits == split, k]]
         }
-        for name in dataset.classes
+        for k, stratum in enumerate(dataset.tasks[name].strata)
     }
+    limits = dataset.tasks[name].range
+    return {"classes": classes, **({"values": _values(dataset, name, *limits)} if limits else {})}
+
+
+def _values(dataset: Dataset, name: str, low: float, high: float) -> dict[str, Any]:
+    steps, described = _Steps.over(low, high), {}
+    for split in SPLITS:
+        histogram = np.zeros(_VALUES, np.int64)
+        for row in dataset.indices(split):
+            (sample,) = dataset.read([row])
+            values = sample.truths[name].values
+            if values is not None:
+                known = values[~np.isnan(values)].astype(np.float64)
+                histogram += np.bincount(steps.index(known), minlength=_VALUES)
+        described[split] = _describe(histogram, steps)
+    return described
 
 
 def _splits(dataset: Dataset) -> dict[str, dict[str, int]]:

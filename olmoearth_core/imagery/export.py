@@ -32,8 +32,8 @@ from olmoearth_core.imagery.footprint import check_place, lonlat_outline, near
 from olmoearth_core.imagery.read import AssetReader, Failure, Header
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
-from olmoearth_core.labels.labels import read_labels
-from olmoearth_core.labels.windows import TrainingWindow, windows_of
+from olmoearth_core.labels.tasks import all_windows, read_all
+from olmoearth_core.labels.windows import TrainingWindow
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import whole_file, write_json
 
@@ -85,7 +85,7 @@ def export(run: StageRun) -> dict[str, Any]:
     scenes = read_scenes(run.files["scenes"], run.project.root)
     if run.project.config.imagery.cloud_mask == "none":
         scenes = replace(scenes, scenes=tuple(replace(scene, mask=None) for scene in scenes.scenes))
-    windows = windows_of(run.project, read_labels(run.project))
+    windows = all_windows(run.project, read_all(run.project))
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)
     kept = _kept_scenes(scenes, copied)

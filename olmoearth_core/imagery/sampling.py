@@ -8,6 +8,8 @@ the same bits in every box that holds it. Three rules, by resolution:
     source as fine or coarser                         bilinear between the four nearest
     source finer                                      the mean of the k x k nearest, k = grid / source resolution
     classes (masks)                                   the pixel that holds the point
+    measured (labels)                                 as values where the source is finer, else as classes: what was
+                                                      measured of a pixel is not mixed with its neighbours
 
 0 is nodata in the source and in the result. A bilinear value is made of the neighbours that are valid, and is itself
 valid where the source pixel that holds the point is; a mean is valid where more than half of its pixels are. So nodata
@@ -29,7 +31,7 @@ from olmoearth_core.grid import PixelBox
 
 Pixels = NDArray[Any]
 Index = NDArray[np.intp]
-Method = Literal["values", "classes"]
+Method = Literal["values", "classes", "measured"]
 _OUTSIDE = -1e9
 """A position that is in no source."""
 
@@ -230,7 +232,8 @@ def plan(source: SourceGrid, box: PixelBox, points: Points, method: Method) -> P
 
     Args:
         points: the box's pixel centres (`Points(box)`; shared by the plans of one box).
-        method: "values" to interpolate or average, "classes" to take the pixel that holds the point.
+        method: "values" to interpolate or average, "classes" to take the pixel that holds the point, "measured" to
+            average or take it.
     """
     columns, rows = points.in_pixels_of(source)
     if not np.any((columns >= 0) & (columns < source.width) & (rows >= 0) & (rows < source.height)):
@@ -238,7 +241,7 @@ def plan(source: SourceGrid, box: PixelBox, points: Points, method: Method) -> P
     same = _transformer(box.grid.crs, source.crs) is None
     # to 1/100: the scale of a projection (0.9996 in the middle of UTM) must not decide between rules
     ratio = round(box.grid.resolution / (source.resolution if same else _metres(source)), 2)
-    if method == "values" and ratio >= 1.5:
+    if method != "classes" and ratio >= 1.5:
         return _Mean(_nearest(source, rows, columns, round(ratio)))
     if method == "values" and not _aligned(source, box):
         return _bilinear(source, rows, columns)

@@ -83,13 +83,14 @@ def freeze_label_scenes(project: Project, progress: Progress, *, refresh: bool =
         CatalogueError: the catalogue cannot be read, or has no such scene.
         LabelError: the labels cannot be read.
     """
-    from olmoearth_core.labels.labels import read_labels
+    from olmoearth_core.labels.tasks import all_bounds, all_dates, read_all
 
-    labels = read_labels(project)
-    reach = project.config.model.window_size * labels.grid.resolution
-    bounds = labels.bounds + np.array([-reach, -reach, reach, reach])
-    areas = boxes_in_degrees(np.unique(bounds, axis=0), labels.grid.crs)
-    return _freeze(project, "labels", areas, labels.dates, progress, refresh)
+    labels = read_all(project)
+    grid = labels[project.config.task.name].grid
+    reach = project.config.model.window_size * grid.resolution
+    bounds = all_bounds(labels) + np.array([-reach, -reach, reach, reach])
+    areas = boxes_in_degrees(np.unique(bounds, axis=0), grid.crs)
+    return _freeze(project, "labels", areas, all_dates(labels), progress, refresh)
 
 
 def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = False) -> Path:

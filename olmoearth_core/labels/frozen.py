@@ -16,7 +16,7 @@ from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.grid import Grid
 from olmoearth_core.labels.split import SPLITS, Block, BlockTable, assign_splits, block_of, block_pixels
-from olmoearth_core.labels.windows import count_pixels, windows_of
+from olmoearth_core.labels.tasks import all_windows, count_all, read_all
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import write_json
@@ -27,16 +27,16 @@ FOLDER = "splits"
 def freeze_blocks(project: Project, progress: Progress) -> Path:
     """The file with the blocks of all training windows; blocks that are not in it yet are dealt out and added.
 
+    They are dealt by the strata of all tasks together, so that each split sees each task.
+
     Raises:
         LabelError: the labels cannot be read.
         ProjectError: the file is damaged.
     """
-    from olmoearth_core.labels.labels import read_labels
-
-    labels = read_labels(project)
-    windows = windows_of(project, labels)
+    labels = read_all(project)
+    windows = all_windows(project, labels)
     split = project.config.dataset.split
-    deal = _deal(project, labels.grid)
+    deal = _deal(project, labels[project.config.task.name].grid)
     size = int(deal["block_size"])
     path = project.root / FOLDER / f"blocks-{sha256_json(deal)[:12]}.json"
     before = read_blocks(path).splits if path.exists() else {}
@@ -44,7 +44,7 @@ def freeze_blocks(project: Project, progress: Progress) -> Path:
     new = set(places) - before.keys()
     if not new:
         return path
-    pixels, _ = count_pixels(labels, windows, len(project.config.task.classes), progress)
+    pixels = np.concatenate([counts for counts, _ in count_all(labels, windows, progress).values()], axis=1)
     amounts: dict[Block, np.ndarray] = {}
     for place, counts in zip(places, pixels, strict=True):
         amounts[place] = amounts.get(place, 0) + counts

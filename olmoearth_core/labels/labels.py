@@ -21,12 +21,12 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.errors import CoreError, LabelError
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.labels import raster, table
-from olmoearth_core.labels.properties import allowed_values, class_indices, dates_of, splits_of
+from olmoearth_core.labels.properties import allowed_values, class_indices, dates_of, measured, splits_of
 from olmoearth_core.labels.raster import LabelRaster, open_raster
 from olmoearth_core.labels.values import UNMAPPED
 from olmoearth_core.labels.vector import Problem, VectorFile, project, read_area, read_vector, summarise
 from olmoearth_core.labels.zone import named_grid, utm_grid
-from olmoearth_core.project import PROJECT_FILE, Project
+from olmoearth_core.project import PROJECT_FILE, Project, TaskConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +34,24 @@ class Labels:
     """All labels of a project.
 
     Attributes:
-        frame: one row a feature, in the grid's CRS: geometry, class_index (position in task.classes), date
+        frame: one row a feature, in the grid's CRS: geometry, class_index (position in task.strata), date
             (datetime.date), source (the file as project.yaml names it), feature (its position in that file, from 0),
-            split ("train", "validation", "test" where dataset.split.kind is property, else "").
+            split ("train", "validation", "test" where dataset.split.kind is property, else ""), and of a regression
+            value (float64, in the task's unit).
         grid: the project's pixel grid.
         rasters: label rasters, scanned.
+        task: what they are labels of; a segmentation when not given.
     """
 
     frame: gpd.GeoDataFrame
     grid: Grid
     rasters: tuple[LabelRaster, ...] = ()
+    task: TaskConfig | None = None
+
+    @property
+    def kind(self) -> str:
+        """What a label says: "segmentation", "classification" or "regression"."""
+        return "segmentation" if self.task is None else self.task.kind
 
     @property
     def dates(self) -> list[date]:
@@ -58,7 +66,8 @@ class Labels:
     def of(self, source: str) -> Labels:
         """The labels of one file, whatever split they name."""
         mine = self.frame[self.frame["source"] == source].assign(split="")
-        return Labels(mine.reset_index(drop=True), self.grid, tuple(r for r in self.rasters if r.source == source))
+        rasters = tuple(r for r in self.rasters if r.source == source)
+        return replace(self, frame=mine.reset_index(drop=True), rasters=rasters)
 
     def near(self, box: PixelBox, day: date, split: str = "") -> tuple[np.ndarray, np.ndarray]:
         """(geometries (N,), class indices (N,)) of the labels of `day` (and `split`) whose bounds meet `box`."""
@@ -84,13 +93,17 @@ class Labels:
         }
 
 
-def read_labels(project: Project) -> Labels:
-    """Read every label file of the project, clipped to labels.area where that is given.
+def read_labels(project: Project, grid: Grid | None = None) -> Labels:
+    """Read every label file of the project's main task, clipped to labels.area where that is given.
+
+    Args:
+        project: the project, or a view of it with another task.
+        grid: of the project; made of its settings and these labels when not given.
 
     Raises:
         LabelError: names the first file that cannot be used, the first of its features and how many there are.
     """
-    labels, problems = check_labels(project)
+    labels, problems = check_labels(project, grid)
     if labels is None:
         raise LabelError(f"{summarise(problems)} Features are counted from 0.")
     return labels
@@ -102,11 +115,11 @@ class _Found:
 
     files: dict[str, VectorFile] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """class_index, date, feature, split of the features that are labels."""
+    """class_index, value (of a regression), date, feature, split of the features that are labels."""
     rasters: list[LabelRaster] = field(default_factory=list)
 
 
-def check_labels(project: Project) -> tuple[Labels | None, list[Problem]]:
+def check_labels(project: Project, grid: Grid | None = None) -> tuple[Labels | None, list[Problem]]:
     """As `read_labels`, but everything that is wrong is returned; no Labels where anything is."""
     found, problems = _Found(), list[Problem]()
     for source in project.config.labels.files:
@@ -117,12 +130,14 @@ def check_labels(project: Project) -> tuple[Labels | None, list[Problem]]:
                 problems += _vector(project, source, found)
         except LabelError as error:
             problems.append(_from_error(source, error))
+    if not problems and not found.rasters and all(table.empty for table in found.tables.values()):
+        problems.append(Problem("labels.files", _nothing(project)))
     area = None
     labels = None
     try:
         if not problems:
-            grid = _grid(project, found)
-            labels = Labels(_frame(found, grid), grid)
+            grid = grid or _grid(project, found)
+            labels = Labels(_frame(found, grid), grid, task=project.config.task)
     except CoreError as error:
         problems.append(_from_error(PROJECT_FILE, error))
     name = project.config.labels.area
@@ -139,7 +154,7 @@ def check_labels(project: Project) -> tuple[Labels | None, list[Problem]]:
             problems.append(
                 Problem(name, "no label lies in labels.area; is it the right file?")
                 if name is not None
-                else Problem("labels.files", "no value in them means a class; check labels.classes")
+                else Problem("labels.files", _nothing(project))
             )
     return (None if problems else labels), problems
 
@@ -149,13 +164,25 @@ def _vector(project: Project, source: str, found: _Found) -> list[Problem]:
     config, path = project.config.labels, project.path(source)
     is_table = Path(source).suffix.lower() in table.SUFFIXES
     file = table.read_table(path, source, config.crs) if is_table else read_vector(path, source)
-    indices, class_problems = class_indices(file, source, project)
+    task, said = project.config.task, {}
+    if task.kind == "regression":
+        said["value"], class_problems = measured(file, source, project)
+        indices = task.strata_of(said["value"]).astype(np.int64)
+    else:
+        indices, class_problems = class_indices(file, source, project)
     dates, date_problems = dates_of(file, source, config)
     splits, split_problems = splits_of(file, source, project)
     kept = np.flatnonzero((indices != UNMAPPED) | (config.unmapped == "error"))
     found.files[source] = file
     found.tables[source] = pd.DataFrame(
-        {"class_index": indices[kept], "date": dates[kept], "source": source, "feature": kept, "split": splits[kept]}
+        {
+            "class_index": indices[kept],
+            **{name: values[kept] for name, values in said.items()},
+            "date": dates[kept],
+            "source": source,
+            "feature": kept,
+            "split": splits[kept],
+        }
     )
     return [*file.problems, *class_problems, *date_problems, *split_problems]
 
@@ -167,7 +194,8 @@ def _raster(project: Project, source: str) -> LabelRaster:
         LabelError: it cannot be used, or nothing says which day it is true for.
     """
     config = project.config.labels
-    found = open_raster(project.path(source), source, project.config.value_map)
+    task = project.config.task if project.config.task.kind == "regression" else None
+    found = open_raster(project.path(source), source, project.config.value_map, task)
     day = config.dates.get(source, config.date)
     if day is None:
         raise LabelError(f"{source}: a raster has no date of its own. Set labels.date, or labels.dates for each file.")
@@ -190,9 +218,18 @@ def _with_rasters(
             continue
         if (odd := scanned[-1].unmapped) and config.labels.unmapped == "error":
             values = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
-            message = f"holds the values {values}, which mean no class; {allowed_values(project)}"
+            means = "are not possible" if config.task.kind == "regression" else "mean no class"
+            message = f"holds the values {values}, which {means}; {allowed_values(project)}"
             problems.append(Problem(found.source, message))
     return replace(labels, rasters=tuple(scanned)), problems
+
+
+def _nothing(project: Project) -> str:
+    """Why no label is left, although each file can be read."""
+    task = project.config.task
+    if task.kind == "regression":
+        return f"no value in them is possible; {allowed_values(project)}: check labels.value_property and task.range"
+    return "no value in them means a class; check labels.classes"
 
 
 def _from_error(source: str, error: CoreError) -> Problem:
@@ -222,9 +259,10 @@ def _outline_in_degrees(raster: LabelRaster) -> np.ndarray:
 
 
 def _frame(found: _Found, grid: Grid) -> gpd.GeoDataFrame:
-    columns = ["class_index", "date", "source", "feature", "split", "geometry"]
+    columns = ["class_index", "value", "date", "source", "feature", "split", "geometry"]
+    none = pd.DataFrame(columns=columns).astype({"class_index": int, "value": float})
     parts = [found.tables[source].assign(geometry=g) for source, g in _each_in(grid.crs, found).items()]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns).astype({"class_index": int})
+    table = pd.concat(parts, ignore_index=True) if parts else none
     return gpd.GeoDataFrame(table, geometry="geometry", crs=grid.crs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import combinations
@@ -29,7 +29,7 @@ class Leakage:
             OVERLAP where they have pixels in common; None where one is empty.
         overlapping_windows: windows that have pixels of the ground in common with one of another split.
         shared_imagery: windows that show ground and time in common with one of another split.
-        shared_labels: features of label files that are used in windows of several splits (of their date).
+        shared_labels: features of label files that are used in windows of several splits (of their date), of all tasks.
     """
 
     least_distance: dict[str, float | None]
@@ -109,13 +109,14 @@ def measure(
     boxes: Sequence[PixelBox],
     splits: Sequence[str],
     dates: Sequence[date],
-    labels: Labels,
+    labels: Iterable[Labels],
     spans: Callable[[date], list[Timestep]],
 ) -> Leakage:
     """Measure a table of windows against the labels that they were made of.
 
     Args:
         boxes, splits, dates: of each window.
+        labels: of each task.
         spans: date of a label -> its timesteps (`Framing.spans`).
     """
     outlines, given = _outlines(boxes), np.asarray(splits, dtype=object)
@@ -128,7 +129,7 @@ def measure(
         least_distance=least,
         overlapping_windows=int((gaps(boxes, splits) < 0).sum()),
         shared_imagery=int(shared_imagery(boxes, splits, dates, spans).sum()),
-        shared_labels=_shared_labels(boxes, given, dates, labels),
+        shared_labels=sum(_shared_labels(boxes, given, dates, own) for own in labels),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the properties of a label file say: the class, the date and the split of each feature."""
+"""What the properties of a label file say: the class or the value, the date and the split of each feature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from olmoearth_core.labels.values import UNMAPPED, as_text
 from olmoearth_core.labels.vector import Problem, VectorFile
-from olmoearth_core.project import LabelsConfig, Project
+from olmoearth_core.project import LabelsConfig, Project, TaskConfig
 from olmoearth_core.section import FIRST_YEAR, LAST_YEAR
 
 SPLIT_WORDS = {
@@ -20,6 +20,8 @@ SPLIT_WORDS = {
 
 def allowed_values(project: Project) -> str:
     """What a value may be, in words."""
+    if project.config.task.kind == "regression":
+        return f"task.range says {range_of(project.config.task)}"
     names = ", ".join(project.config.task.class_names)
     return f"allowed are {names} (task.classes) and what labels.classes maps to them"
 
@@ -46,6 +48,47 @@ def class_indices(file: VectorFile, source: str, project: Project) -> tuple[np.n
             else f"{file.which(i)} has no class; {allowed}",
         )
         for i in np.flatnonzero(indices == UNMAPPED).tolist()
+    ]
+
+
+def range_of(task: TaskConfig) -> str:
+    """The range of a regression, in words."""
+    assert task.range is not None
+    low, high = task.range
+    return f"{low:g} to {high:g}{' ' * bool(task.unit)}{task.unit}"
+
+
+def measured(file: VectorFile, source: str, project: Project) -> tuple[np.ndarray, list[Problem]]:
+    """What was measured at each feature, (N,) float64 in the task's unit; NaN where it is nothing that is possible.
+
+    Numbers may stand as text, as tables have them, with a comma or a point.
+    """
+    config, task = project.config.labels, project.config.task
+    count, key = len(file.geometries), config.value_property
+    if key not in file.columns:
+        found = ", ".join(file.columns) or "none"
+        message = f"has no property '{key}'; its properties are: {found}. Set labels.value_property"
+        return np.full(count, np.nan), [Problem(source, message)]
+    texts = [as_text(value) for value in file.columns[key]]
+    numbers = np.array([_number(text) for text in texts])
+    if not np.isfinite(numbers).any() and (words := [text for text in texts if text]):
+        message = (
+            f"its property '{key}' is text ('{words[0][:40]}'); a regression needs a number that was measured. Set "
+            "labels.value_property"
+        )
+        return numbers, [Problem(source, message)]
+    possible = task.strata_of(numbers) != UNMAPPED
+    values = np.where(possible, numbers, np.nan)
+    if config.unmapped == "ignore":
+        return values, []
+    return values, [
+        Problem(
+            source,
+            f"{file.which(i)} has the {key} '{texts[i][:40]}'; task.range says {range_of(task)}"
+            if texts[i]
+            else f"{file.which(i)} has no {key}; expected a number, {range_of(task)}",
+        )
+        for i in np.flatnonzero(~possible).tolist()
     ]
 
 
@@ -100,6 +143,14 @@ def splits_of(file: VectorFile, source: str, project: Project) -> tuple[np.ndarr
         )
         for i in np.flatnonzero(splits == "").tolist()
     ]
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text.replace(",", ".", 1))
+    except ValueError:
+        return float("nan")
+    return number if np.isfinite(number) else float("nan")
 
 
 def _text(value: object) -> str:

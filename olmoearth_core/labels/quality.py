@@ -17,6 +17,7 @@ from olmoearth_core.labels.split import block_of, block_pixels
 from olmoearth_core.labels.vector import read_area
 from olmoearth_core.labels.windows import TrainingWindow
 from olmoearth_core.project import Project
+from olmoearth_core.project_labels import STRATA
 
 SHOWN = 10
 """Features or windows that are named one by one."""
@@ -54,17 +55,19 @@ class LabelFacts:
 def label_facts(
     project: Project, labels: Labels, windows: Sequence[TrainingWindow], pixels: np.ndarray, conflicts: np.ndarray
 ) -> LabelFacts:
-    """Look at the labels as they are.
+    """Look at the labels of a task as they are.
 
     Args:
+        project: or a view of it with the task.
+        labels: of the task.
         windows: around the labels.
-        pixels: (N, K) labelled pixels of each class in each window.
-        conflicts: (N,) pixels that labels of different classes claim.
+        pixels: (N, K) labelled pixels of each stratum in each window; of a classification windows.
+        conflicts: (N,) pixels on which labels contradict each other.
     """
     remarks: list[Remark] = []
     facts = {
         "files": _files(labels, remarks),
-        "classes": _classes(project.config.task.class_names, labels, pixels),
+        "classes": _classes(project.config.task.strata, labels, pixels),
         "crowding": _crowding(project, labels, windows, pixels, remarks),
         "extent": _extent(project, labels, windows, pixels, remarks),
         "conflicts": _conflicts(windows, pixels, conflicts),
@@ -80,14 +83,16 @@ def _files(labels: Labels, remarks: list[Remark]) -> dict[str, Any]:
         {
             "shape": shapely.to_wkb(shapely.normalize(geometries)),
             "date": frame["date"].to_numpy(),
-            "class_index": frame["class_index"].to_numpy(),
+            "said": frame["value" if labels.kind == "regression" else "class_index"].to_numpy(),
         }
     )
     double = places.duplicated().to_numpy()
     contradicting = ~double & places.duplicated(["shape", "date"], keep=False).to_numpy()
-    contradicting &= (places.groupby(["shape", "date"])["class_index"].transform("nunique") > 1).to_numpy(bool)
+    said = places.groupby(["shape", "date"])["said"]
+    contradicting &= ((said.transform("max") - said.transform("min")) > _apart(labels)).to_numpy(bool)
     speck = (shapely.get_dimensions(geometries) == 2) & (shapely.area(geometries) < pixel / 2)
     found: dict[str, Any] = {}
+    word = "value" if labels.kind == "regression" else "class"
     for source in frame["source"].unique():
         mine = (frame["source"] == source).to_numpy()
         features = frame["feature"].to_numpy()
@@ -98,8 +103,8 @@ def _files(labels: Labels, remarks: list[Remark]) -> dict[str, Any]:
             "specks": _named(features[mine & speck]),
         }
         for which, told, few in (
-            (double, "are there more than once (same geometry, class and date)", 0.0),
-            (contradicting, "share their geometry and date with a label of another class: neither is used", 0.0),
+            (double, f"are there more than once (same geometry, {word} and date)", 0.0),
+            (contradicting, f"share their geometry and date with a label of another {word}: neither is used", 0.0),
             (speck, "are smaller than half a pixel and may claim none", MANY_SPECKS),
         ):
             if (mine & which).sum() > few * mine.sum():
@@ -110,8 +115,14 @@ def _files(labels: Labels, remarks: list[Remark]) -> dict[str, Any]:
     return found
 
 
+def _apart(labels: Labels) -> float:
+    """How far what two labels say must lie apart to contradict each other."""
+    limits = None if labels.task is None else labels.task.range
+    return 0.0 if limits is None else (limits[1] - limits[0]) / STRATA
+
+
 def _classes(names: Sequence[str], labels: Labels, pixels: np.ndarray) -> dict[str, Any]:
-    """Class -> labels, windows, pixels and share of all pixels."""
+    """Class (stratum) -> labels, windows, pixels and share of all pixels."""
     total, features = max(int(pixels.sum()), 1), np.bincount(labels.frame["class_index"], minlength=len(names))
     return {
         name: {

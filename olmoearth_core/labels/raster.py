@@ -1,6 +1,8 @@
-"""Labels in a raster: a class for each pixel, in any CRS and resolution, read only where windows need it.
+"""Labels in a raster: a class or a measured value a pixel, in any CRS and resolution, read only where windows need it.
 
 A pixel of the grid has the class of the raster pixel that holds its centre: nothing is interpolated between classes.
+It has the value of that pixel too, unless the raster is finer than the grid (1.5 times or more): then it has the mean
+of the k x k pixels nearest to its centre, k = grid / raster resolution, where more than half of them are known.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import shapely
-from pyproj import CRS
+from pyproj import CRS, Transformer
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import LabelError
 from olmoearth_core.grid import Grid, PixelBox
-from olmoearth_core.imagery.sampling import Points, SourceGrid, plan, sample
+from olmoearth_core.imagery.sampling import Plan, Points, SourceGrid, SourceWindow, plan, sample
 from olmoearth_core.labels.values import UNMAPPED, ValueMap
+from olmoearth_core.project_labels import TaskConfig
 
 SUFFIXES = (".tif", ".tiff", ".vrt")
 NOTHING = -2
@@ -34,25 +37,29 @@ SOURCE_EDGE = 4096
 
 @dataclass(frozen=True, eq=False)
 class LabelRaster:
-    """A raster of classes.
+    """A raster of classes, or of measured values.
 
     Attributes:
         source: the file as project.yaml names it.
         path: where it lies.
         pixels: where its pixels lie.
-        values: which value means which class.
+        values: which value means which class; empty for a regression.
+        task: the regression whose values it holds; None for classes.
+        scale: (factor, offset) that make measured values of stored ones.
         date: the day that it is true for.
         area: in the grid's CRS; pixels with centres outside it are not labelled.
-        cells: (M, 3) int64, (row, column, class) of the lattice boxes that hold pixels of a class, in order.
+        cells: (M, 3) int64, (row, column, class or stratum) of the lattice boxes that hold pixels of it, in order.
         cell_size: edge of those boxes in units of the grid's CRS.
         amounts: (M,) int64, how many pixels.
-        unmapped: values in it that mean no class, the first few.
+        unmapped: values in it that mean no class, or are outside the range, the first few.
     """
 
     source: str
     path: Path
     pixels: SourceGrid
     values: ValueMap
+    task: TaskConfig | None = None
+    scale: tuple[float, float] = (1.0, 0.0)
     date: date = date.min
     area: BaseGeometry | None = None
     cells: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
@@ -82,6 +89,15 @@ class LabelRaster:
         """
         return self._classes(box)[0]
 
+    def measured(self, box: PixelBox) -> np.ndarray:
+        """(H, W) float64: the values of a regression, NaN where there is none.
+
+        Raises:
+            LabelError: the file cannot be read.
+        """
+        classes, values, _ = self._classes(box)
+        return np.where(classes >= 0, values, np.nan)
+
     def scan(self, grid: Grid, size: int) -> LabelRaster:
         """The same raster with `cells`, `amounts` and `unmapped` filled in, for windows of `size` pixels.
 
@@ -90,9 +106,8 @@ class LabelRaster:
         """
         found, strange = [], set[float]()
         for box in self._boxes(grid, size):
-            classes, values = self._classes(box)
-            if (odd := classes == UNMAPPED).any():
-                strange |= set(np.unique(values[odd])[:10].tolist())
+            classes, _, odd = self._classes(box)
+            strange |= set(odd[:10].tolist())
             row, column = np.nonzero(classes >= 0)
             place = (row + box.row) // size, (column + box.column) // size, classes[row, column].astype(np.int64)
             found.append(np.unique(np.stack(place, axis=1), axis=0, return_counts=True))
@@ -107,12 +122,12 @@ class LabelRaster:
             unmapped=tuple(sorted(strange)),
         )
 
-    def _classes(self, box: PixelBox) -> tuple[np.ndarray, np.ndarray]:
-        """(classes, values), both (H, W)."""
-        nothing = np.full(box.shape, NOTHING, np.int16), np.zeros(box.shape)
+    def _classes(self, box: PixelBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(classes or strata (H, W), values (H, W), those that are unmapped, each once)."""
+        nothing = np.full(box.shape, NOTHING, np.int16), np.zeros(box.shape), np.empty(0)
         if self.area is not None and not self.area.intersects(box.polygon):
             return nothing
-        how = plan(self.pixels, box, Points(box), "classes")
+        how = plan(self.pixels, box, Points(box), "classes" if self.task is None else "measured")
         if how is None:
             return nothing
         inside = how.window.inside(self.pixels)
@@ -126,9 +141,44 @@ class LabelRaster:
             (inside.top - how.window.top, how.window.bottom - inside.bottom),
             (inside.left - how.window.left, how.window.right - inside.right),
         ]
+        if self.task is not None:
+            return self._means(self.task, how, np.where(known, values, np.nan), ring, inside, box)
         classes = np.where(known, self.values.of_numbers(values), np.int16(NOTHING))
-        picked = sample(how, np.pad(classes, ring, constant_values=NOTHING), box)
-        return self._inside_area(picked, box), sample(how, np.pad(values, ring), box)
+        picked = self._inside_area(sample(how, np.pad(classes, ring, constant_values=NOTHING), box), box)
+        found = sample(how, np.pad(values, ring), box)
+        return picked, found, np.unique(found[picked == UNMAPPED])
+
+    def _means(
+        self,
+        task: TaskConfig,
+        how: Plan,
+        stored: np.ndarray,
+        ring: list[tuple[int, int]],
+        inside: SourceWindow,
+        box: PixelBox,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `_classes`, of the stored values of a regression (NaN where unknown): of possible values alone."""
+        assert task.range is not None
+        low, (factor, offset) = task.range[0], self.scale
+        values = stored.astype(np.float64) * factor + offset
+        possible = task.strata_of(values) != UNMAPPED
+        # what is sampled takes 0 for nothing, and a value may be 0
+        above = sample(how, np.pad(np.where(possible, values - low + 1, 0.0), ring), box)
+        means = above - 1 + low
+        strata = np.where(above > 0, task.strata_of(np.clip(means, *task.range)), np.int16(NOTHING))
+        odd = ~possible & ~np.isnan(values)
+        return self._inside_area(strata, box), means, np.unique(self._in_area(values, odd, inside, box.grid))
+
+    def _in_area(self, values: np.ndarray, odd: np.ndarray, inside: SourceWindow, grid: Grid) -> np.ndarray:
+        """Those of the `odd` source pixels whose centres lie in the area."""
+        row, column = np.nonzero(odd)
+        if self.area is None or not len(row):
+            return values[row, column]
+        a, b, c, d, e, f = self.pixels.transform
+        x, y = column + inside.left + 0.5, row + inside.top + 0.5
+        to_grid = Transformer.from_crs(self.pixels.crs, grid.crs, always_xy=True)
+        east, north = to_grid.transform(a * x + b * y + c, d * x + e * y + f)
+        return np.asarray(values[row, column][shapely.contains_xy(self.area, east, north)])
 
     def _inside_area(self, classes: np.ndarray, box: PixelBox) -> np.ndarray:
         if self.area is None or self.area.contains(box.polygon):
@@ -159,8 +209,8 @@ class LabelRaster:
         return left, bottom, right, top
 
 
-def open_raster(path: Path, source: str, values: ValueMap) -> LabelRaster:
-    """Look at the head of a raster of classes.
+def open_raster(path: Path, source: str, values: ValueMap, task: TaskConfig | None = None) -> LabelRaster:
+    """Look at the head of a raster of classes, or of the values of the regression `task` (in band 1).
 
     Raises:
         LabelError: missing, no raster of one band, or it does not say where it lies.
@@ -172,6 +222,7 @@ def open_raster(path: Path, source: str, values: ValueMap) -> LabelRaster:
             warnings.simplefilter("ignore")  # a raster without a transform is told below
             with rasterio.open(path) as file:
                 crs, transform, bands, dtype = file.crs, file.transform, file.count, np.dtype(file.dtypes[0])
+                scale = float(file.scales[0]), float(file.offsets[0])
                 height, width = file.shape
     except (RasterioError, OSError) as error:
         raise LabelError(f"{source}: not a raster that can be read ({error}). Give a GeoTIFF.") from error
@@ -179,7 +230,7 @@ def open_raster(path: Path, source: str, values: ValueMap) -> LabelRaster:
         raise LabelError(f"{source}: its transform {tuple(transform)[:6]} places it nowhere. Export it anew.")
     if not crs or transform.is_identity:
         raise LabelError(f"{source}: does not say where it lies (no {'CRS' if not crs else 'transform'}).")
-    if bands != 1 or dtype.kind not in "iuf":
+    if (bands != 1 and task is None) or dtype.kind not in "iuf":
         raise LabelError(f"{source}: has {bands} band(s) of {dtype}; a raster of classes has one band of numbers.")
     pixels = SourceGrid(CRS.from_wkt(crs.to_wkt()).to_wkt(), tuple(transform)[:6], width, height)
-    return LabelRaster(source, path, pixels, values)
+    return LabelRaster(source, path, pixels, values, task, scale)

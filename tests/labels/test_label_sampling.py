@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from olmoearth_core.grid import Grid
 from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.windows import TrainingWindow, rasterize, training_windows
+from olmoearth_core.labels.targets import rasterize
+from olmoearth_core.labels.windows import TrainingWindow, training_windows
 from olmoearth_core.project import SamplingConfig
 
 GRID = Grid("EPSG:32631", 10.0)

@@ -15,7 +15,7 @@ from rasters import CRS
 from shore import DATE, halves, square, write_labels, write_shore
 
 from olmoearth_core.errors import LabelError
-from olmoearth_core.labels.labels import read_labels
+from olmoearth_core.labels.labels import check_labels, read_labels
 from olmoearth_core.labels.vector import read_area
 from olmoearth_core.project import load_project
 
@@ -285,3 +285,10 @@ def test_the_reservoir(real_data: Path, tmp_path: Path) -> None:
     assert np.bincount(labels.frame["class_index"]).tolist() == [12, 6]
     # both dates cover the square of 372 x 372 pixels, save for the 50 m2 pieces that were dropped
     assert labels.frame.area.sum() == pytest.approx(2 * 3720**2, rel=1e-3)
+
+
+def test_labels_that_are_all_ignored_are_told(tmp_path: Path) -> None:
+    labels = [(square(0, 0, 100, 100), "rock", DATE)]
+    _, (problem,) = check_labels(write_shore(tmp_path, {"labels.unmapped": "ignore"}, labels=labels, scenes=[]))
+    assert problem.source == "labels.files"
+    assert problem.message == "no value in them means a class; check labels.classes"

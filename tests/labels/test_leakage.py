@@ -92,7 +92,7 @@ def test_labels_in_several_splits_are_counted(tmp_path: Path) -> None:
     boxes = [labels.grid.box(corner.column + 20 * k, corner.row - 30, 16, 16) for k in (0, 1, 3)]
     framing = PointInTime(kind="point_in_time")
     day = date.fromisoformat(DATE)
-    found = measure(boxes, ["train", "test", "test"], [day] * 3, labels, framing.spans)
+    found = measure(boxes, ["train", "test", "test"], [day] * 3, [labels], framing.spans)
     assert (found.shared_labels, found.overlapping_windows) == (1, 0)  # land is in two, water only in the test
     assert found.least_distance == {"train and validation": None, "train and test": 40.0, "validation and test": None}
 

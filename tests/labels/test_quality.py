@@ -13,7 +13,8 @@ from shore import DATE, SIZE, Label, halves, square, write_labels, write_shore
 
 from olmoearth_core.labels.labels import check_labels, read_labels
 from olmoearth_core.labels.quality import LabelFacts, label_facts
-from olmoearth_core.labels.windows import count_pixels, windows_of
+from olmoearth_core.labels.targets import count_pixels
+from olmoearth_core.labels.windows import windows_of
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 
@@ -21,7 +22,7 @@ from olmoearth_core.project import Project, load_project
 def look(project: Project) -> LabelFacts:
     labels = read_labels(project)
     windows = windows_of(project, labels)
-    return label_facts(project, labels, windows, *count_pixels(labels, windows, 2, Silent()))
+    return label_facts(project, labels, windows, *count_pixels(labels, windows, Silent()))
 
 
 def shore(folder: Path, labels: list[Label], **changes: Any) -> Project:

@@ -16,7 +16,8 @@ from shore import SIZE, square, write_labels, write_shore
 
 from olmoearth_core.errors import LabelError
 from olmoearth_core.labels.labels import Labels, read_labels
-from olmoearth_core.labels.windows import IGNORE, make_target, windows_of
+from olmoearth_core.labels.targets import make_target
+from olmoearth_core.labels.windows import IGNORE, windows_of
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project
 from olmoearth_core.validate import validate

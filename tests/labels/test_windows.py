@@ -18,7 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.grid import Grid
 from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.windows import IGNORE, TrainingWindow, make_target, rasterize, training_windows
+from olmoearth_core.labels.targets import make_target, rasterize
+from olmoearth_core.labels.windows import IGNORE, TrainingWindow, training_windows
 
 GRID = Grid("EPSG:32631", 10.0)
 DAY = date(2024, 5, 1)
