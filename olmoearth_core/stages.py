@@ -146,7 +146,7 @@ _ALL = (
     ),
     Stage(
         name="preprocess",
-        version=2,
+        version=3,
         run=_preprocess,
         settings=lambda p: {
             "classes": p.config.task.class_names,
