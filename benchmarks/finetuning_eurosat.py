@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from learning import GALILEO, OLMOEARTH, S2, Plan, Subject, data, learn, row, scored
+from learning import GALILEO, OLMOEARTH, S2, Plan, Subject, data, learn, row
 from sklearn.model_selection import StratifiedKFold
 
 from olmoearth_core.dataset.cubes import Sample, Truth
 from olmoearth_core.models.card import TaskCard
 from olmoearth_core.training.answers import Answer
-from olmoearth_core.training.baselines import fit_forest
 from olmoearth_core.training.data import Windows, gather
 from olmoearth_core.training.setup import answers
 

@@ -188,19 +188,18 @@ def _label_checks() -> list[Check]:
         Check(
             "labels",
             "warning",
-            "labels lie where the imagery shows them (they do not agree better when moved by two pixels or more)",
+            "labels lie where the imagery shows them, to a pixel",
             between,
             _between("shift", 0, MIN_SHIFT),
         ),
         Check(
             "labels",
             "warning",
-            "no class looks as if labels of it were missing or misplaced (per 100 of its pixels, less than "
-            f"{LOOK_ALIKES * 100:.0f} of another class that look just like it)",
+            "what looks just like a class is labelled as it",
             between,
             _between("look_alikes", 0, LOOK_ALIKES),
         ),
-        Check("labels", "warning", "hardly a label is there twice (1 %)", between, _between("doubles", 0, 0.01)),
+        Check("labels", "warning", "labels are there once (at most 1 % twice)", between, _between("doubles", 0, 0.01)),
     ]
 
 

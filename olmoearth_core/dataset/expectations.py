@@ -66,7 +66,10 @@ def failed_errors(results: Iterable[Result]) -> list[Result]:
 
 
 def evaluate(tables: Mapping[str, pd.DataFrame], checks: Sequence[Check]) -> list[Result]:
-    """Evaluate `checks` on `tables`, whose column `name` names the rows. Results come in the order of the checks."""
+    """Evaluate `checks` on `tables`, whose column `name` names the rows. Results come in the order of the checks.
+
+    A column `<column>_told` says of each row, in words, what `<column>` says as a number.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package imports deprecated modules
         import great_expectations as gx
@@ -91,25 +94,33 @@ def evaluate(tables: Mapping[str, pd.DataFrame], checks: Sequence[Check]) -> lis
                 suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["name"]}
             )
             found |= {r.expectation_config.meta["check"]: r for r in outcome.results}
-    return [_result(check, found[k].to_json_dict()) for k, check in enumerate(checks)]
+    return [_result(check, found[k].to_json_dict(), tables[check.table]) for k, check in enumerate(checks)]
 
 
-def _result(check: Check, outcome: Mapping[str, Any]) -> Result:
+def _result(check: Check, outcome: Mapping[str, Any], table: pd.DataFrame) -> Result:
     result = outcome["result"]
     passed = bool(outcome["success"])
     rows: list[str] = []
     for index in result.get("unexpected_index_list") or []:
-        values = ", ".join(f"{key} {value}" for key, value in index.items() if key != "name")
-        rows.append(f"{index['name']} ({values})")
+        name = index["name"]
+        if (told := f"{check.arguments.get('column')}_told") in table:
+            rows.append(f"{name}: {table.loc[table['name'] == name, told].iloc[0]}")
+            continue
+        values = ", ".join(f"{key} {_plain(value)}" for key, value in index.items() if key != "name")
+        rows.append(f"{name} ({values})")
     if passed:
         found = ""
     elif message := _exception(outcome["exception_info"]):
         found = f"could not be evaluated ({message})"
     elif "unexpected_count" in result:
-        found = f"{result['unexpected_count']} of {result['element_count']} rows do not"
+        found = f"not so for {result['unexpected_count']} of {result['element_count']}"
     else:
         found = f"found {result.get('observed_value')}"
     return Result(check.table, check.severity, check.sentence, passed, found, () if passed else tuple(rows[:SHOWN]))
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _exception(info: Mapping[str, Any]) -> str:

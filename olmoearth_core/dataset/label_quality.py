@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from olmoearth_core.dataset.dataset import Dataset
-from olmoearth_core.labels.agreement import Agreement, Samples, agreement
+from olmoearth_core.labels.agreement import MAX_SHIFT, Agreement, Samples, agreement
 from olmoearth_core.labels.labels import Labels
 from olmoearth_core.labels.leakage import measure
 from olmoearth_core.labels.quality import Remark, label_facts
@@ -88,7 +88,10 @@ def _of_task(
 
 
 def label_table(quality: dict[str, Any], resolution: float) -> pd.DataFrame:
-    """One row a label file, for the expectations: doubles, shift (pixels), look_alikes (share), what they look like."""
+    """One row a label file, for the expectations: doubles (share), shift (pixels), look_alikes (share).
+
+    Beside each number a sentence for who reads the warning: `doubles_told`, `shift_told`, `look_alikes_told`.
+    """
     rows = _label_rows(quality, resolution, "")
     for task, its in quality.get("auxiliary", {}).items():
         rows += _label_rows(its, resolution, f"{task}: ")
@@ -100,16 +103,43 @@ def _label_rows(quality: dict[str, Any], resolution: float, of: str) -> list[dic
     for source, facts in quality["files"].items():
         imagery = quality["imagery"].get(source, {})
         suspicious = [pair for pair in imagery.get("look_alikes", []) if pair["suspicious"]]
-        shift = imagery.get("shift_metres", [0.0, 0.0])
+        twice = facts.get("doubles", {"count": 0})["count"]
         rows.append(
             {
                 "name": f"{of}{source}",
-                "doubles": facts.get("doubles", {"count": 0})["count"] / max(facts.get("labels", 1), 1),
-                "shift": float(np.hypot(*shift)) / resolution,
+                "doubles": twice / max(facts.get("labels", 1), 1),
+                "doubles_told": f"{twice} of {facts.get('labels', 0)} labels are there twice",
+                "shift": float(np.hypot(*imagery.get("shift_metres", [0.0, 0.0]))) / resolution,
+                "shift_told": shift_sentence(imagery),
                 "look_alikes": suspicious[0]["share"] if suspicious else 0.0,
+                "look_alikes_told": look_alike_sentence(suspicious[0]) if suspicious else "",
             }
         )
     return rows
+
+
+def shift_sentence(imagery: Mapping[str, Any]) -> str:
+    """Which way the labels of a file would fit better; empty where they lie well."""
+    east, south = imagery.get("shift_metres", [0.0, 0.0])
+    ways = [
+        f"{abs(metres):.0f} m {positive if metres > 0 else negative}"
+        for metres, positive, negative in ((east, "east", "west"), (south, "south", "north"))
+        if metres
+    ]
+    return f"the labels fit the imagery better when moved {' and '.join(ways)}" if ways else ""
+
+
+def look_alike_sentence(pair: Mapping[str, Any]) -> str:
+    """How many pixels look like another class than they are labelled as, and where they lie."""
+    labelled, like, metres = pair["labelled"], pair["like"], pair["near_metres"]
+    near = pair["near"]
+    where = f"{near:.0%} lie within {metres:.0f} m of labelled {like} (outlines too small, or beside it), "
+    rest = f"{1 - near:.0%} farther away (places without an outline)"
+    typical = pair["pixels"] / pair["share"]
+    return (
+        f"{pair['pixels']:,} pixels labelled {labelled} look just like typical {like}, of which {typical:,.0f} are "
+        f"labelled: labels of {like} seem to be missing or misplaced. {where}{rest}"
+    )
 
 
 def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, Any]:
@@ -127,6 +157,10 @@ def _told(dataset: Dataset, found: Agreement, rows: Sequence[int]) -> dict[str, 
                 "share": pair.share,
                 "recognised": pair.recognised,
                 "recognised_rest": pair.recognised_rest,
+                "pixels": pair.pixels,
+                "near": pair.near,
+                "near_metres": MAX_SHIFT * dataset.resolution,
+                "side_by_side": pair.side_by_side,
                 "suspicious": pair.suspicious,
                 "windows": names[list(pair.windows)].tolist(),
             }

@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 from olmoearth_core.dataset.html import table
+from olmoearth_core.dataset.label_quality import look_alike_sentence, shift_sentence
+from olmoearth_core.labels.agreement import LOOK_ALIKES
 
 
 def label_section(quality: Mapping[str, Any]) -> str:
@@ -38,22 +40,23 @@ def _compared(imagery: Mapping[str, Any]) -> Iterator[str]:
     if imagery.get("separability") is None:
         yield '<span class="soft">too few labelled pixels to say</span>'
         return
-    east, south = imagery["shift_metres"]
-    if east or south:
-        way = f"{abs(east):g} m {'east' if east > 0 else 'west'}, {abs(south):g} m {'south' if south > 0 else 'north'}"
-        yield f'<span class="warning">fits better when moved {way} ({imagery["shifted_separability"]:.2f})</span>'
-    pairs = [pair for pair in imagery["look_alikes"] if pair["share"] >= 0.2]
+    shifted = shift_sentence(imagery)
+    if shifted:
+        before, after = imagery["separability"], imagery["shifted_separability"]
+        yield f'<span class="warning">{shifted}: told apart {after:.2f}, not {before:.2f}</span>'
+    pairs = [pair for pair in imagery["look_alikes"] if pair["share"] >= LOOK_ALIKES]
     for pair in pairs[:5]:
         labelled, like = escape(pair["labelled"]), escape(pair["like"])
         if pair["suspicious"]:
-            many = f"{pair['share']:.0%} as many pixels labelled {labelled} as labelled {like} look just like {like}"
-            why = f"its labels are missing or misplaced, or {labelled} is of many kinds"
             where = escape(", ".join(pair["windows"]))
-            yield f'<span class="warning">{many}: {why}</span><br><span class="soft">{where}</span>'
+            yield f'<span class="warning">{escape(look_alike_sentence(pair))}</span>'
+            yield f'<span class="soft">most of them in {where}</span>'
+        elif not pair["side_by_side"]:
+            yield f"{labelled} has pixels that look like {like}; no window has labels of both to compare"
         else:
             least = min(pair["recognised"], pair["recognised_rest"])
             yield f"{labelled} and {like} look alike ({least:.0%} of pixels can be told)"
-    if not pairs and not (east or south):
+    if not pairs and not shifted:
         yield '<span class="good">agrees</span>'
 
 

@@ -24,7 +24,7 @@ from olmoearth_core.dataset.compose import THREADS, Composer, Record, compose_wi
 from olmoearth_core.dataset.cubes import Layout, TaskLayout, create_cubes
 from olmoearth_core.dataset.dataset import CUBES, WINDOWS, Dataset, open_dataset, pixels_column
 from olmoearth_core.dataset.drift import compare
-from olmoearth_core.dataset.expectations import failed_errors
+from olmoearth_core.dataset.expectations import Result, failed_errors
 from olmoearth_core.dataset.label_quality import label_quality
 from olmoearth_core.dataset.report import write_report
 from olmoearth_core.dataset.statistics import dataset_statistics
@@ -242,16 +242,21 @@ def _gate(
             f"Nothing was published; the report is {kept}."
         )
     kept.unlink(missing_ok=True)
+    failed = [result for result in results if not result.passed]
     warnings = [
-        f"{r.sentence}: {r.found}" + (f" ({'; '.join(r.rows[:3])})" if r.table == "labels" else "")
-        for r in results
-        if not r.passed
+        *(row for result in failed if result.table == "labels" for row in result.rows),
+        *quality["remarks"],
+        *(_told(result) for result in failed if result.table != "labels"),
     ]
     for warning in warnings:
-        run.progress.note(f"expectation not met (warning): {warning}")
-    for remark in quality["remarks"]:
-        run.progress.note(f"labels: {remark}")
-    return [*warnings, *quality["remarks"]]
+        run.progress.note(f"warning: {warning}")
+    return warnings
+
+
+def _told(result: Result) -> str:
+    """A failed expectation as one sentence: what was expected, and of which rows that is not true."""
+    which = "; ".join(result.rows[:3]) + ("; ..." if len(result.rows) > 3 else "")
+    return f"expected that {result.sentence}: {result.found}" + (f" ({which})" if which else "")
 
 
 def _tell_drift(run: StageRun, statistics: dict[str, Any]) -> None:

@@ -4,11 +4,14 @@ Two questions, for each label file alone, on composed pixels of a sample of wind
 
     shift         Are classes further apart when the labels are moved a few pixels? Measured by the share of the
                   pixels' variance that lies between classes (Pillai's trace over the classes less one, 0 to 1).
+                  A shift is believed where it is as good for windows drawn anew from these (a bootstrap): few windows,
+                  or one odd shore among many, prove nothing.
     look-alikes   How many pixels labelled `b` are more like class `a` than half of the pixels of `a` themselves are,
                   and more likely `a` than `b`? Classes are Gaussians with equal priors, fitted on other blocks of
                   ground than those they judge. Of a class that was outlined whole there are next to none; where a
                   third was outlined and the rest given to `b`, there are many. A class that the imagery cannot tell
-                  from `b` has many too, but then is not recognised itself: that is told apart.
+                  from `b` has many too, but then is not recognised itself: that is told apart. And where no window
+                  has labels of both (patches with a class each), nobody drew a line between them that could be wrong.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ MIN_SHIFT = 1.5
 """Pixels: half a pixel is how outlines are rounded, one is how scenes are registered."""
 SHIFT_GAIN = 0.1
 """Least share of what separates the classes from perfect separation that a shift must win back."""
+RESAMPLES, SURE = 400, 0.95
+"""Times that windows are drawn anew, and the share of these draws in which a shift must win that much."""
 SEPARABLE = 0.1
 """Least separability at the best shift to believe it."""
 RECOGNISED = 0.8
@@ -75,6 +80,9 @@ class LookAlikes:
         reverse: the same of pixels labelled `like` that look like `labelled`.
         recognised: share of the pixels labelled `like` that are told from `labelled`.
         recognised_rest: share of the pixels labelled `labelled` that are told from `like`.
+        pixels: how many.
+        near: share of them that lie within MAX_SHIFT pixels of one labelled `like`.
+        side_by_side: whether there are windows with labels of both, enough to judge by.
         windows: positions of the windows with the most of them, at most five.
     """
 
@@ -84,13 +92,17 @@ class LookAlikes:
     reverse: float
     recognised: float
     recognised_rest: float
+    pixels: int
+    near: float
+    side_by_side: bool
     windows: tuple[int, ...]
 
     @property
     def suspicious(self) -> bool:
         """Whether labels are likely to be missing: many, of classes that the imagery can tell apart."""
         many, one_way = self.share > LOOK_ALIKES, self.share >= ONE_WAY * self.reverse
-        return many and one_way and self.recognised >= RECOGNISED and self.recognised_rest >= RECOGNISED_REST
+        different = self.recognised >= RECOGNISED and self.recognised_rest >= RECOGNISED_REST
+        return self.side_by_side and many and one_way and different
 
 
 @dataclass(frozen=True)
@@ -157,34 +169,72 @@ def _best_shift(components: np.ndarray, samples: Samples) -> tuple[float, tuple[
 
     step = max(1, round((len(samples.target) * (height - 2 * reach) * (width - 2 * reach) / SHIFT_PIXELS) ** 0.5))
 
-    def at(row: int, column: int) -> float:
+    def parts(row: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         inner = np.s_[:, reach : height - reach : step, reach : width - reach : step]
         moved = np.s_[:, reach - row : height - reach - row : step, reach - column : width - reach - column : step]
-        return _separability(components[inner], samples.seen[inner], samples.target[moved])
+        return components[inner], samples.seen[inner], samples.target[moved]
+
+    def at(row: int, column: int) -> float:
+        return _separability(*parts(row, column))
 
     still = at(0, 0)
     coarse = range(-reach + reach % 2, reach + 1, 2)
     first = max((at(r, c), -abs(r) - abs(c), r, c) for r in coarse for c in coarse)
     near = [(r, c) for r in range(first[2] - 1, first[2] + 2) for c in range(first[3] - 1, first[3] + 2)]
     best = max((at(r, c), -abs(r) - abs(c), r, c) for r, c in near if max(abs(r), abs(c)) <= reach)
-    gained = (best[0] - still) / max(1 - still, 1e-9)
-    if np.hypot(best[2], best[3]) < MIN_SHIFT or gained < SHIFT_GAIN or best[0] < SEPARABLE:
+    shift = (best[2], best[3])
+    if np.hypot(*shift) < MIN_SHIFT or best[0] < SEPARABLE or _sure_gain(parts(0, 0), parts(*shift)) < SHIFT_GAIN:
         return still, (0, 0), still
-    return still, (best[2], best[3]), best[0]
+    return still, shift, best[0]
+
+
+_Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Components (N, H, W, C), seen and target (N, H, W)."""
+
+
+def _sure_gain(still: _Parts, moved: _Parts) -> float:
+    """The share of what was missing to perfect separation that is won in SURE of all draws of as many windows."""
+    sums = [_sums(*parts) for parts in (still, moved)]
+    windows = len(still[0])
+    draws = np.random.default_rng(0).multinomial(windows, np.full(windows, 1 / windows), RESAMPLES)
+    gains = []
+    for draw in draws:
+        before, after = (_pillai(*(np.tensordot(draw, part, 1) for part in of)) for of in sums)
+        gains.append((after - before) / max(1 - before, 1e-9))
+    return float(np.quantile(gains, 1 - SURE))
 
 
 def _separability(components: np.ndarray, seen: np.ndarray, target: np.ndarray) -> float:
     """Pillai's trace over the classes less one: 0 where classes share their mean, 1 where they share nothing else."""
     known = seen & (target != 255)
-    values, classes = components[known], target[known]
-    present, code, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    if len(present) < 2:
+    return _pillai(*_class_sums(components[known], target[known], int(target[known].max(initial=0)) + 1))
+
+
+def _sums(components: np.ndarray, seen: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_class_sums` of each window: (N, K), (N, K, C), (N, C, C)."""
+    known = seen & (target != 255)
+    classes = int(target[known].max(initial=0)) + 1
+    each = [_class_sums(c[k], t[k], classes) for c, k, t in zip(components, known, target, strict=True)]
+    counts, sums, squares = (np.stack(part) for part in zip(*each, strict=True))
+    return counts, sums, squares
+
+
+def _class_sums(values: np.ndarray, target: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (K,) and sums of values (K, C) of each class, and sum of squares (C, C): they add up over windows."""
+    counts = np.bincount(target, minlength=classes).astype(np.float64)
+    return counts, np.eye(classes)[target].T @ values, values.T @ values
+
+
+def _pillai(counts: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> float:
+    present = counts > 0
+    if present.sum() < 2:
         return 0.0
-    values = values - values.mean(axis=0)
-    total = values.T @ values / len(values) + 1e-6 * np.eye(values.shape[1])
-    sums = np.eye(len(present))[code].T @ values
-    between = (sums / counts[:, None]).T @ (sums / len(values))
-    return float(np.trace(np.linalg.solve(total, between)) / min(len(present) - 1, values.shape[1]))
+    counts, sums = counts[present], sums[present]
+    amount, mean = counts.sum(), sums.sum(axis=0) / counts.sum()
+    total = squares / amount - np.outer(mean, mean) + 1e-6 * np.eye(len(mean))
+    off = sums / counts[:, None] - mean
+    between = (off * counts[:, None]).T @ off / amount
+    return float(np.trace(np.linalg.solve(total, between)) / min(len(counts) - 1, len(mean)))
 
 
 def _look_alikes(
@@ -204,6 +254,7 @@ def _look_alikes(
     }
     share = {(b, a): float(found.sum() / ((target == a).sum() / 2)) for (b, a), found in twins.items()}
     position = {index: k for k, index in enumerate(enough.tolist())}
+    has = {index: np.bincount(window[target == index], minlength=len(samples.target)) for index in enough.tolist()}
     found = []
     for (labelled, like), pixels in twins.items():
         if not pixels.any():
@@ -211,6 +262,8 @@ def _look_alikes(
         closer = likelihood[:, position[like]] > likelihood[:, position[labelled]]
         most = np.bincount(window[pixels], minlength=len(samples.target))
         worst = np.argsort(-most, kind="stable")[:5]
+        both = (has[labelled] > 0) & (has[like] > 0)
+        around = _around(samples.target == like)[known]
         found.append(
             LookAlikes(
                 labelled=classes[labelled],
@@ -219,10 +272,21 @@ def _look_alikes(
                 reverse=round(share.get((like, labelled), 0.0), 4),
                 recognised=round(float(closer[target == like].mean()), 4),
                 recognised_rest=round(float(1 - closer[target == labelled].mean()), 4),
+                pixels=int(pixels.sum()),
+                near=round(float(around[pixels].mean()), 4),
+                side_by_side=bool(min(has[labelled][both].sum(), has[like][both].sum()) >= MIN_PIXELS),
                 windows=tuple(worst[most[worst] > 0].tolist()),
             )
         )
     return tuple(sorted(found, key=lambda pair: (-pair.share, pair.labelled, pair.like)))
+
+
+def _around(mask: np.ndarray) -> np.ndarray:
+    """(N, H, W) bool: pixels of a window within MAX_SHIFT pixels of one in `mask` (N, H, W)."""
+    from scipy.ndimage import distance_transform_edt
+
+    reached = [distance_transform_edt(~one) <= MAX_SHIFT if one.any() else one for one in mask]
+    return np.stack(reached)
 
 
 def _judged(

@@ -30,7 +30,7 @@ def test_only_errors_gate() -> None:
         ("reflectance", False),
     ]
     assert [r.sentence for r in failed_errors(results)] == ["reflectance"]
-    assert results[0].found == "1 of 3 rows do not"
+    assert results[0].found == "not so for 1 of 3"
     assert results[0].rows == ("b (value 5)",)
     assert results[1].found == ""
 
@@ -45,7 +45,7 @@ def test_a_check_that_cannot_be_evaluated_is_not_met() -> None:
     ("kind", "arguments", "found"),
     [
         ("ExpectTableRowCountToBeBetween", {"min_value": 20}, "found 3"),
-        ("ExpectColumnValuesToNotBeNull", {"column": "date"}, "2 of 3 rows do not"),
+        ("ExpectColumnValuesToNotBeNull", {"column": "date"}, "not so for 2 of 3"),
     ],
 )
 def test_what_was_found_is_told(kind: str, arguments: dict[str, object], found: str) -> None:

@@ -54,10 +54,22 @@ def test_bad_among_good_the_bad_ones_are_named(real_data: Path, tmp_path: Path) 
     assert suspicious(quality) == {Path(name).name: pairs for name, pairs in expected.items()}
     separable = [found["separability"] > 0.5 for found in quality["imagery"].values()]
     assert separable == [True, False, False]
-    (told,) = [w for w in warnings if "missing or misplaced" in w]
-    assert "2 of 3 rows" in told
-    assert all(Path(name).name in told for name in (MISALIGNED, INCOMPLETE))
-    assert page.count("look just like water: its labels are missing or misplaced") == 2
+    told = [w for w in warnings if "labels of water seem to be missing or misplaced" in w]
+    assert len(set(told)) == 2
+    assert {Path(w.partition(":")[0]).name for w in told} == {Path(name).name for name in (MISALIGNED, INCOMPLETE)}
+    near = [p["near"] for found in quality["imagery"].values() for p in found["look_alikes"] if p["suspicious"]]
+    assert near[0] > near[1], "outlines that are shifted and coarse miss more along their edges"
+    assert all(f"{share:.0%} lie within 80 m of labelled water" in w for share, w in zip(near, told, strict=True))
+    assert page.count("seem to be missing or misplaced") == 2 + 2  # beside the file, and among the expectations
+
+
+def test_a_good_date_seen_through_small_windows(real_data: Path, tmp_path: Path) -> None:
+    """Of windows of 32 pixels a quarter of the ground is compared, and 20 m to the south fit better there by chance."""
+    quality, warnings, page = make(tmp_path, real_data, GOOD[:1], model={"patch_size": 4, "window_size": 32})
+    (found,) = quality["imagery"].values()
+    assert found["shift_metres"] == [0, 0]
+    assert not any("fit the imagery better" in w for w in warnings)
+    assert page.count(">agrees<") == 1
 
 
 def test_good_labels_that_are_moved_are_caught(real_data: Path, tmp_path: Path) -> None:
@@ -70,5 +82,6 @@ def test_good_labels_that_are_moved_are_caught(real_data: Path, tmp_path: Path) 
     quality, warnings, page = make(tmp_path, real_data, [], **{"labels.files": [str(path)]})
     (found,) = quality["imagery"].values()
     assert found["shift_metres"] == [-metres, metres]  # back to the west and to the south
-    assert any("labels lie where the imagery shows them" in w for w in warnings)
-    assert f"fits better when moved {metres} m west, {metres} m south" in page
+    sentence = f"the labels fit the imagery better when moved {metres} m west and {metres} m south"
+    assert any(w.endswith(f"moved.gpkg: {sentence}") for w in warnings)
+    assert sentence in page

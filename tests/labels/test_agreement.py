@@ -55,6 +55,37 @@ def test_a_shift_of_one_pixel_is_how_scenes_are_registered() -> None:
     assert agreement(replace(samples, target=np.roll(samples.target, 1, axis=2)), CLASSES).shift == (0, 0)
 
 
+def test_two_windows_that_are_shifted_are_not_the_file() -> None:
+    """Two large wrong windows outweigh ten small ones; of windows drawn anew they are often not among them."""
+    samples = land()
+    target = samples.target.copy()
+    target[:2] = np.roll(target[:2], (-3, 0), axis=(1, 2))
+    target[2:, :, 12:] = 255
+    few = replace(samples, target=target)
+    assert agreement(few, CLASSES).shift == (0, 0)
+    with pytest.MonkeyPatch.context() as patch:  # taken as they are, the labels would be moved
+        patch.setattr("olmoearth_core.labels.agreement.SURE", 0.5)
+        assert agreement(few, CLASSES).shift == (3, 0)
+
+
+def test_patches_of_one_class_each_have_no_lines_to_miss() -> None:
+    """A patch of river holds fields, too; nobody drew the river's edge, so nothing is said to be missing."""
+    samples = land(kinds=3)
+    patches = np.repeat(np.arange(12) % 2, 64 * 64).reshape(samples.target.shape).astype(np.uint8)
+    seen = samples.target.copy()
+    seen[patches == 1] = 1
+    mixed = (patches == 0) & (np.indices(patches.shape)[2] < 24)
+    seen[~mixed & (patches == 0)] = 0
+    seen[mixed] = 1
+    spectra = np.array([[8.0, 7.5, 7.0, 8.2], [6.0, 6.2, 5.5, 5.0]])
+    noise = np.random.default_rng(0).normal(0, 0.4, samples.pixels.shape)
+    found = agreement(replace(samples, target=patches, pixels=(spectra[seen] + noise).astype(np.float32)), CLASSES)
+    assert suspicious(found) == set()
+    (pair,) = [pair for pair in found.look_alikes if pair.labelled == "land"]
+    assert not pair.side_by_side
+    assert pair.share > 0.2
+
+
 @pytest.mark.parametrize("missing", [0.3, 0.6])
 def test_a_class_that_is_missing_in_places(missing: float) -> None:
     samples = land(kinds=3)
