@@ -209,7 +209,7 @@ def test_encoders_are_paired_with_weights(project: Project) -> None:
     assert candidates(project) == [Candidate("v1.1-nano", "base")]
     assert candidates(project, ["v1.1-nano", "v1.1-tiny"]) == [
         Candidate("v1.1-nano", "base"),
-        Candidate("v1.1-tiny", "v1.1-tiny"),
+        Candidate("v1.1-tiny", "hf://allenai/OlmoEarth-v1_1-Tiny"),
     ]
     assert candidates(project, ["v1-nano"], ["random"]) == [Candidate("v1-nano", None)]
     with pytest.raises(CheckpointError, match=r"1 encoders \(v1-nano\) and 2 weights"):
