@@ -76,7 +76,7 @@ class Search:
                 "task": {name: task.model_dump(mode="json") for name, task in config.tasks.items()},
                 "auxiliary": [extra.weight for extra in config.auxiliary],
                 "model": config.model.model_dump(mode="json", exclude={"encoder", "weights"}),
-                "training": config.training.model_dump(mode="json"),
+                "training": config.training.model_dump(mode="json", exclude={"recipe", "learning_rate"}),
                 "trials": [t.to_json() | {"weights": self.known[t.candidate].digest} for t in self.trials],
             }
         )
