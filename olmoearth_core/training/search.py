@@ -102,9 +102,9 @@ class Search:
             StoreError: a checkpoint or the journal cannot be written.
         """
         journal = _Journal(self.place / "search.json", self.trials)
-        for left in self.place.parent.glob("*/trial-*"):  # of other searches that were killed
-            if left.parent != self.place:
-                shutil.rmtree(left, ignore_errors=True)
+        for abandoned in self.place.parent.glob("*/trial-*"):  # of other searches that were killed
+            if abandoned.parent != self.place:
+                shutil.rmtree(abandoned, ignore_errors=True)
         last = rungs(len(self.trials))
         alive = list(self.trials)
         for rung in range(last + 1):
