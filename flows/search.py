@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.door import finished_stage
+from olmoearth_core.errors import ProjectError
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE, Project, parse_project
 from olmoearth_core.settings_edit import set_keys
@@ -78,5 +79,9 @@ def write_winner(project: Project, winner: Mapping[str, Any]) -> None:
     text = path.read_text(encoding="utf-8-sig")
     for section, values in winning_sections(winner).items():
         text = set_keys(text, section, values)
-    parse_project(text, str(path))
+    config = parse_project(text, str(path))
+    for section, values in winning_sections(winner).items():
+        for key, value in values.items():
+            if getattr(getattr(config, section), key) != value:
+                raise ProjectError(f"{path}: is written in a way that cannot be changed; set {section}.{key}: {value}.")
     write_text(path, text)

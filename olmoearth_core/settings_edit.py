@@ -68,7 +68,13 @@ def _added(text: str, node: yaml.MappingNode, key: str, value: Any) -> str:
     if node.flow_style:
         comma = ", " if node.value else ""
         return f"{text[: start + 1]}{key}: {_scalar(value)}{comma}{text[start + 1 :]}"
-    return f"{text[:start]}{key}: {_scalar(value)}\n{' ' * node.start_mark.column}{text[start:]}"
+    indent, last = " " * node.start_mark.column, node.value[-1][1]
+    plain = last.style not in ("|", ">") if isinstance(last, yaml.ScalarNode) else last.flow_style
+    if plain:  # else its end is that of what comes after it
+        line_end = text.find("\n", last.end_mark.index)
+        before, after = (f"{text}\n", "") if line_end < 0 else (text[: line_end + 1], text[line_end + 1 :])
+        return f"{before}{indent}{key}: {_scalar(value)}\n{after}"
+    return f"{text[:start]}{key}: {_scalar(value)}\n{indent}{text[start:]}"
 
 
 def _removed(text: str, node: yaml.MappingNode, child: tuple[yaml.Node, yaml.Node]) -> str:

@@ -91,7 +91,7 @@ def _rates(text: str) -> list[float]:
 def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from olmoearth_core.training.verdict import NAMES, shown
+    from olmoearth_core.models.score_text import NAMES, shown
 
     table = Table(title=f"{found['project']}: {len(found['trials'])} trials", title_justify="left")
     for column in ("", "encoder", "weights", "recipe"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models.card import BaseWeights
-from olmoearth_core.models.catalogue import named
+from olmoearth_core.models.catalogue import CATALOGUE, named
 from olmoearth_core.models.cost import macs, workload_of
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.project import Project
@@ -82,7 +82,9 @@ def candidates(project: Project, encoders: Sequence[str] = (), weights: Sequence
             f"{len(names)} encoders ({', '.join(names)}) and {len(weights)} weights are named: name as many weights, "
             "in the same order ('random' for none), or no weights at all, for those of the catalogue."
         )
-    paired: Sequence[str | None] = weights or [own.weights if name == own.encoder else name for name in names]
+    paired: Sequence[str | None] = weights or [
+        own.weights if name == own.encoder else _published(name) for name in names
+    ]
     found = [Candidate(name, None if weight == RANDOM else weight) for name, weight in zip(names, paired, strict=True)]
     if twice := [c for k, c in enumerate(found) if c in found[:k]]:
         raise CheckpointError(f"{twice[0].encoder} with weights {twice[0].weights or RANDOM} is named twice.")
@@ -112,6 +114,12 @@ class Known:
             "weights": self.digest,
             "patch_size": project.config.model.patch_size,
         }
+
+
+def _published(name: str) -> str:
+    """Where the catalogue's weights are, written so that project.yaml can name them and a stage's key follows them."""
+    entry = CATALOGUE.get(name)
+    return name if entry is None or entry.folder else f"hf://{entry.hub}"
 
 
 def _digest(encoder: Encoder) -> str:

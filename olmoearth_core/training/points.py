@@ -113,7 +113,7 @@ def prior_of(points: Points, task: Task) -> np.ndarray:
     if points.values is not None:
         return np.array([points.values.mean()], np.float32)
     counts = np.bincount(points.strata, minlength=len(task.strata))
-    return np.log(np.maximum(counts / counts.sum(), 1e-4)).astype(np.float32)
+    return np.asarray(np.log(np.maximum(counts / counts.sum(), 1e-4)), np.float32)
 
 
 def coarse(seen: Embedded, name: str) -> tuple[np.ndarray, np.ndarray | None]:

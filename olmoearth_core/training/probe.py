@@ -39,6 +39,8 @@ from olmoearth_core.training.tally import Counter, Tally
 
 EMBEDDINGS, TALLIES = "embeddings", "probes"
 """Folders below the project's state."""
+TALLIES_LIMIT = 2**28
+"""Bytes that results may take."""
 MOST_JUDGED = 200_000
 """Labelled pixels of a split that are judged; of more, as many in every window."""
 VERSION = 1
@@ -86,6 +88,7 @@ def probe(
     probed = [_probe_one(bench, one) for one in known]
     forest = bench.forest()
     bench.embeddings.trim()
+    bench.tallies.trim()
     return report(bench.protocol(), bench.task, probed, forest, bench.blocks)
 
 
@@ -134,6 +137,10 @@ class _Bench:
     @property
     def embeddings(self) -> Kept:
         return Kept(self.project.state / EMBEDDINGS)
+
+    @property
+    def tallies(self) -> Kept:
+        return Kept(self.project.state / TALLIES, TALLIES_LIMIT)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -188,7 +195,7 @@ class _Bench:
     def learners(self, known: Known) -> dict[str, tuple[Tally, dict[str, Any]]]:
         """Learner -> how it does on the split, and what is to be known of it."""
         seen_by = known.embedding_key(self.project, self.manifest.outputs_digest)
-        place = Kept(self.project.state / TALLIES).place(seen_by | self.protocol())
+        place = self.tallies.place(seen_by | self.protocol())
         learned: dict[str, Any] = {}
 
         def make(learner: str) -> tuple[Tally, dict[str, Any]]:
@@ -252,7 +259,7 @@ class _Bench:
     def forest(self) -> tuple[Tally, dict[str, Any]] | None:
         """How a random forest on the same training windows does; None where there is nothing to learn from."""
         key = {"forest": 1} | {k: v for k, v in self.protocol().items() if k not in ("patch_size", *LEARNERS)}
-        place = Kept(self.project.state / TALLIES).place(key)
+        place = self.tallies.place(key)
 
         def make() -> tuple[Tally, dict[str, Any]]:
             train, judged = self.windows["train"], self.windows[self.split]

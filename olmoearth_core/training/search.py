@@ -76,7 +76,7 @@ class Search:
                 "task": {name: task.model_dump(mode="json") for name, task in config.tasks.items()},
                 "auxiliary": [extra.weight for extra in config.auxiliary],
                 "model": config.model.model_dump(mode="json", exclude={"encoder", "weights"}),
-                "training": config.training.model_dump(mode="json"),
+                "training": config.training.model_dump(mode="json", exclude={"recipe", "learning_rate"}),
                 "trials": [t.to_json() | {"weights": self.known[t.candidate].digest} for t in self.trials],
             }
         )
@@ -102,6 +102,9 @@ class Search:
             StoreError: a checkpoint or the journal cannot be written.
         """
         journal = _Journal(self.place / "search.json", self.trials)
+        for abandoned in self.place.parent.glob("*/trial-*"):  # of other searches that were killed
+            if abandoned.parent != self.place:
+                shutil.rmtree(abandoned, ignore_errors=True)
         last = rungs(len(self.trials))
         alive = list(self.trials)
         for rung in range(last + 1):

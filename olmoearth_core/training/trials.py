@@ -119,7 +119,7 @@ def rungs(trials: int) -> int:
 
 def epochs_at(rung: int, last: int, epochs: int) -> int:
     """Epochs that a trial of `epochs` has had at the end of a rung (from 0); all of them at the `last`."""
-    return math.ceil(epochs / ETA ** (last - rung))
+    return math.ceil(epochs / math.pow(ETA, last - rung))
 
 
 def ranked(standings: Sequence[Standing], rung: int, last: int) -> list[Standing]:

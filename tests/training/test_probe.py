@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from judging import LAND_COVER, TREES, SomeTask
 from sklearn.neighbors import KNeighborsClassifier
-from training_set import Notes, stage_run, write_training_set
+from training_set import PROJECT, Notes, stage_run, write_training_set
 
-from olmoearth_core.dataset.cubes import Truth
+from olmoearth_core.dataset.cubes import TaskLayout, Truth
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.errors import CheckpointError, ProjectError, TrainingError
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.models import build_encoder, save_encoder
 from olmoearth_core.models.origin import Origin
-from olmoearth_core.project import Project
+from olmoearth_core.project import Project, parse_project
 from olmoearth_core.training import shallow
 from olmoearth_core.training.candidates import Candidate, candidates
 from olmoearth_core.training.data import Windows
@@ -28,6 +28,7 @@ from olmoearth_core.training.kept import Kept
 from olmoearth_core.training.points import Points, answers_of, coarse, draw_points, prior_of
 from olmoearth_core.training.probe import probe
 
+RANDOM = Candidate("v1.1-nano", None)
 SHORE = SomeTask("segmentation", ("land", "water"))
 CROPS = SomeTask("classification", ("wheat", "rice", "tea"))
 
@@ -205,11 +206,56 @@ def test_the_test_is_judged_by_where_it_is_asked_for(project: Project, dataset: 
     assert found["encoders"][0]["knn"] is None
 
 
+def _asked(project: Project, task: str) -> Project:
+    """The project with another task."""
+    text = PROJECT.replace("task: {classes: [{name: land, color: '#aaaaaa'}, {name: water, color: '#2c7fb8'}]}", task)
+    return Project(project.root, parse_project(text.replace("labels: {", "labels: {windows: centred, ")))
+
+
+def test_measured_values_are_probed(project: Project, tmp_path: Path) -> None:
+    def deep(_split: str, sample: Any) -> Any:
+        depth = (40 - sample.inputs["sentinel2_l2a"][0, 3] / 100).clip(0, 40).astype(np.float32)
+        strata = (depth // 8).clip(0, 4).astype(np.uint8)
+        return replace(sample, truths={"main": Truth(strata, depth)})
+
+    strata = ("0..8", "8..16", "16..24", "24..32", "32..40")
+    depths = write_training_set(
+        tmp_path / "depths", deep, task=TaskLayout("regression", strata, unit="m", range=(0.0, 40.0))
+    )
+    found = _probe(_asked(project, "task: {kind: regression, unit: m, range: [0, 40]}"), depths, candidates=[RANDOM])
+    assert found["headline"] == "r2"
+    [row] = found["encoders"]
+    for score in (row["random"]["knn"], row["random"]["linear"], found["forest"]):
+        assert score["scores"]["rmse"] < 10
+        assert score["value"] > 0.5
+    assert found["protocol"]["points"] == "a patch, its pixels' mean value"
+
+
+def test_classes_of_windows_are_probed(project: Project, tmp_path: Path) -> None:
+    def one_class(_split: str, sample: Any) -> Any:
+        wet = np.uint8(sample.target.mean() > 0.5)
+        return replace(sample, truths={"main": Truth(np.full_like(sample.target, wet))})
+
+    lakes = write_training_set(
+        tmp_path / "lakes",
+        one_class,
+        ("train",) * 14 + ("validation",) * 6,
+        task=TaskLayout("classification", ("land", "water")),
+    )
+    task = "task: {kind: classification, classes: [{name: land, color: '#aaaaaa'}, {name: water, color: '#2c7fb8'}]}"
+    found = _probe(_asked(project, task), lakes, candidates=[RANDOM])
+    assert found["headline"] == "macro_f1"
+    [row] = found["encoders"]
+    assert row["random"]["linear"]["points"] == 14
+    assert row["random"]["linear"]["scores"]["pixels"] == 6
+    assert found["forest"]["scores"]["pixels"] == 6
+
+
 def test_encoders_are_paired_with_weights(project: Project) -> None:
     assert candidates(project) == [Candidate("v1.1-nano", "base")]
     assert candidates(project, ["v1.1-nano", "v1.1-tiny"]) == [
         Candidate("v1.1-nano", "base"),
-        Candidate("v1.1-tiny", "v1.1-tiny"),
+        Candidate("v1.1-tiny", "hf://allenai/OlmoEarth-v1_1-Tiny"),
     ]
     assert candidates(project, ["v1-nano"], ["random"]) == [Candidate("v1-nano", None)]
     with pytest.raises(CheckpointError, match=r"1 encoders \(v1-nano\) and 2 weights"):

@@ -25,6 +25,7 @@ from olmoearth_core.stage import Meter, StageRun, Upstream
 SIZE = 16
 BANDS = ("B02", "B03", "B04", "B08")
 GRID = Grid("EPSG:32631", 10.0)
+SHORE = TaskLayout("segmentation", ("land", "water"))
 SPLITS = ("train",) * 8 + ("validation",) * 3 + ("test",) * 3
 
 PROJECT = """
@@ -73,11 +74,13 @@ def composed(sample: Sample) -> Composed:
 
 
 def write_training_set(
-    folder: Path, change: Callable[[str, Sample], Sample] = lambda _split, sample: sample, splits: Any = SPLITS
+    folder: Path,
+    change: Callable[[str, Sample], Sample] = lambda _split, sample: sample,
+    splits: Any = SPLITS,
+    task: TaskLayout = SHORE,
 ) -> Path:
     """Write one window for each of `splits`, each passed through `change`, with a manifest."""
-    tasks = {"main": TaskLayout("segmentation", ("land", "water"))}
-    layout = Layout(GRID, SIZE, 2, tasks, bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"})
+    layout = Layout(GRID, SIZE, 2, {"main": task}, bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"})
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
     create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]
