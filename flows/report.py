@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from olmoearth_core.outlook import Outlook
+
 
 def stage_markdown(project: str, result: dict[str, Any]) -> str:
     """One stage's result as a markdown page."""
-    rows = "\n".join(f"| {name} | {_plain(value)} |" for name, value in result["summary"].items())
+    facts = "\n".join(_facts(result["summary"], "", "- "))
     return (
         f"# {project}: {result['stage']}\n\nFolder `{result['folder']}`, stage key `{result['key']}`.\n\n"
-        f"| | |\n|---|---|\n{rows}\n" + "".join(f"\nReport: `{path}`\n" for path in reports(result))
+        f"{facts}\n" + "".join(f"\nReport: `{path}`\n" for path in reports(result))
     )
 
 
@@ -46,11 +48,71 @@ def stages_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def outlook_table(expected: Outlook) -> Table:
+    """The labelled pixels of each class, and the windows of each split that have it."""
+    from rich.table import Table
+
+    table = Table(title="What there is to learn from", title_justify="left")
+    for column in ("class", "pixels", "share", *(f"{split} windows" for split in expected.windows)):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, found in expected.classes.items():
+        table.add_row(name, f"{found.pixels:,}", f"{found.share:.1%}", *map(str, found.windows.values()))
+    total = sum(found.pixels for found in expected.classes.values())
+    table.add_section()
+    table.add_row("all", f"{total:,}", "", *map(str, expected.windows.values()))
+    return table
+
+
+def outlook_lines(expected: Outlook) -> list[str]:
+    """What is taken away, and what the catalogue lacks."""
+    lost = [f"{count} of {split}" for split, count in expected.left_out.items() if count]
+    lines = [f"Windows left out, too near to other splits: {', '.join(lost)}."] if lost else []
+    lines += [
+        f"No training window has '{name}': preprocessing will refuse. Label more places, or make the buffer smaller."
+        for name, found in expected.classes.items()
+        if not found.windows["train"]
+    ]
+    return lines + [
+        f"The catalogue has no {', '.join(bands)} of {modality}; the encoder does without."
+        for modality, bands in expected.missing_bands.items()
+    ]
+
+
+def _facts(values: dict[str, Any], indent: str, mark: str = "", shown: int | None = None) -> Iterator[str]:
+    """A line a value; what has values of its own, or several sentences, goes on in lines below.
+
+    Args:
+        shown: entries of a list of sentences; all when not given.
+    """
+    for name, value in values.items():
+        if value == "":
+            continue
+        head = f"{indent}{mark}{_word(name)}"
+        if isinstance(value, dict) and any(isinstance(inner, dict | list) for inner in value.values()):
+            yield f"{head}:"
+            yield from _facts(value, f"{indent}  ", mark, shown)
+        elif isinstance(value, list) and value and all(isinstance(item, dict | str) for item in value):
+            yield f"{head}: {len(value)}"
+            yield from (f"{indent}  {mark}{_plain(item)}" for item in value[:shown])
+            if shown is not None and len(value) > shown:
+                yield f"{indent}  {mark}..."
+        else:
+            yield f"{head}: {_plain(value)}"
+
+
+def _word(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "not known"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_plain(item)}" for name, item in value.items())
+        return ", ".join(f"{_word(name)} {_plain(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list):
         return "; ".join(_plain(item) for item in value) or "none"
     return str(value)
@@ -72,14 +134,18 @@ def _bytes(value: int | None) -> str:
 
 
 def scores_lines(result: dict[str, Any]) -> list[str]:
-    """How good a fine-tuned model is, and why to doubt it; nothing for other stages."""
+    """How good a fine-tuned model is; nothing for other stages."""
     summary = result["summary"]
-    lines = [
+    return [
         f"  {split}: {', '.join(told)}"
         for split in ("validation", "test")
         if isinstance(scores := summary.get(split), dict) and (told := list(_headlines(scores)))
     ]
-    return lines + [f"  Warning: {warning}" for warning in summary.get("warnings", []) if lines]
+
+
+def warning_lines(result: dict[str, Any]) -> list[str]:
+    """The warnings of a stage that was up to date; one that ran has told them as it went."""
+    return [f"  Warning: {warning}" for warning in result["summary"].get("warnings", []) if result["skipped"]]
 
 
 def _headlines(scores: dict[str, Any]) -> Iterator[str]:
@@ -94,10 +160,5 @@ def _headlines(scores: dict[str, Any]) -> Iterator[str]:
 
 def summary_lines(result: dict[str, Any]) -> list[str]:
     """What a stage says of itself, a line each; long lists are counted, their first entries shown."""
-    lines = []
-    for name, value in result["summary"].items():
-        if isinstance(value, list) and len(value) > 3:
-            value = f"{len(value)}: {'; '.join(_plain(item) for item in value[:3])}; ..."
-        text = _plain(value)
-        lines.append(f"  {name.replace('_', ' ')}: {text if len(text) <= 300 else text[:297] + '...'}")
-    return lines
+    told = {name: value for name, value in result["summary"].items() if name != "warnings"}
+    return [line if len(line) <= 300 else line[:297] + "..." for line in _facts(told, "  ", shown=3)]

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import CoreError, NoSceneError
 from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.scene import Scene, read_scenes
 from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
 from olmoearth_core.labels.labels import Labels
@@ -187,6 +188,8 @@ def _label_scenes(project: Project, labels: TaskLabels, progress: Progress) -> I
     except CoreError as error:
         yield Finding("error", "imagery.catalogue", str(error))
         return
+    for sentence in without_mask(scenes.scenes, project.config.imagery.cloud_mask):
+        yield Finding("warning", "imagery.cloud_mask", sentence)
     places, days, sources, features = _places(labels)
     covered = shapely.intersects(_footprint(scenes.scenes), places)
     for source in dict.fromkeys(sources.tolist()):

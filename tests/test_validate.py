@@ -169,4 +169,8 @@ def test_the_reservoir(real_data: Path, tmp_path: Path) -> None:
         "map": {"area": str(real_data / "reservoir/area.geojson"), "date": "2021-07-16"},
         "model": {"patch_size": 4, "window_size": 64},
     }
-    assert find(write_shore(tmp_path, changes)) == []
+    finding = only(write_shore(tmp_path / "bare", changes))
+    assert (finding.severity, finding.where) == ("warning", "imagery.cloud_mask")
+    assert "2 of 2 scenes of sentinel2_l2a carry no quality asset (SCL)" in finding.message
+    for answer in ("none", "s2cloudless"):
+        assert find(write_shore(tmp_path / answer, {**changes, "imagery.cloud_mask": answer})) == []

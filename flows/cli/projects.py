@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,18 +49,26 @@ def init(
 
 def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> None:
     """Check the project with its labels and catalogue before anything is spent."""
+    from flows.report import outlook_lines, outlook_table
+    from olmoearth_core.outlook import outlook
     from olmoearth_core.project import load_project
     from olmoearth_core.validate import validate as find
 
     loaded = load_project(project)
     with progress(as_json) as listener:
         findings = find(loaded, listener)
-    errors = [finding for finding in findings if finding.severity == "error"]
+        errors = [finding for finding in findings if finding.severity == "error"]
+        expected = None if errors else outlook(loaded, listener)
     if as_json:
         rows = [{"severity": f.severity, "where": f.where, "message": f.message} for f in findings]
-        print_json({"project": loaded.config.name, "valid": not errors, "findings": rows})
+        facts = None if expected is None else asdict(expected)
+        print_json({"project": loaded.config.name, "valid": not errors, "findings": rows, "outlook": facts})
     else:
         out = console()
+        if expected is not None:
+            out.print(outlook_table(expected))
+            for line in outlook_lines(expected):
+                out.print(line, highlight=False, markup=False, soft_wrap=True)
         for finding in findings:
             mark = "[red]error[/]  " if finding.severity == "error" else "[yellow]warning[/]"
             out.print(f"{mark} [bold]{finding.where}[/]: ", end="")

@@ -72,12 +72,12 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 def show_results(root: Path, results: list[dict[str, Any]]) -> None:
     """Print what was done and what to do next."""
-    from flows.report import reports, scores_lines, stages_table, summary_lines
+    from flows.report import reports, scores_lines, stages_table, summary_lines, warning_lines
 
     out = console()
     out.print(stages_table(results))
     for result in results:
-        for line in scores_lines(result):
+        for line in (*scores_lines(result), *warning_lines(result)):
             out.print(line, highlight=False, markup=False)
     for result in results:
         for page in reports(result):

@@ -29,6 +29,7 @@ from olmoearth_core.imagery import clouds
 from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.blocks import blocks_of
 from olmoearth_core.imagery.footprint import check_place, lonlat_outline, near
+from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import AssetReader, Failure, Header
 from olmoearth_core.imagery.sampling import Method, Points, SourceGrid, SourceWindow, plan
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
@@ -85,6 +86,8 @@ def export(run: StageRun) -> dict[str, Any]:
     scenes = read_scenes(run.files["scenes"], run.project.root)
     if run.project.config.imagery.cloud_mask == "none":
         scenes = replace(scenes, scenes=tuple(replace(scene, mask=None) for scene in scenes.scenes))
+    for sentence in without_mask(scenes.scenes, run.project.config.imagery.cloud_mask):
+        run.progress.note(f"warning: {sentence}")
     windows = all_windows(run.project, read_all(run.project))
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)

@@ -21,6 +21,7 @@ from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.compose import compose
+from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import AssetReader, Failure
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.inference.area import Area, load_area
@@ -66,6 +67,8 @@ def infer(run: StageRun) -> dict[str, Any]:
     source = config.map.area
     area = load_area(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
     check_coverage(area, scenes.scenes, source)
+    for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
+        run.progress.note(f"warning: {sentence}")
     plan = make_plan(config, area, model)
 
     damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here

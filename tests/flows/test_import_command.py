@@ -47,6 +47,7 @@ def test_from_patches_to_a_project_that_is_ready(patches: Path, tmp_path: Path, 
     assert made.json["first"] == made.json["last"] == "2024-05-01"
     checked = olmoearth("validate", tmp_path / "woods", "--json")
     assert (checked.code, checked.json["valid"]) == (0, True)
+    assert sum(checked.json["outlook"]["windows"].values()) == 8
 
 
 def test_what_a_person_reads(patches: Path, tmp_path: Path, olmoearth: Run) -> None:
