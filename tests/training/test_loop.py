@@ -20,6 +20,7 @@ from olmoearth_core.stage import StageRun
 from olmoearth_core.training import loop
 from olmoearth_core.training.finetune import finetune
 from olmoearth_core.training.loop import Judgement, State
+from olmoearth_core.training.optimizer import Learned
 from olmoearth_core.training.worker import PROCESSES, run_workers
 
 
@@ -216,6 +217,6 @@ def test_a_tie_keeps_the_earlier_epoch() -> None:
     state, model = State(), torch.nn.Linear(1, 1)
     recipe = type("R", (), {"patience": None})()
     for headline in (0.5, 0.5, 0.4):
-        loop._record(state, model, 1.0, Judgement(headline, {}), recipe)
+        loop._record(state, Learned(model), 1.0, Judgement(headline, {}), recipe)
     assert state.best_epoch == 1
     assert [entry["headline"] for entry in state.history] == [0.5, 0.5, 0.4]
