@@ -1,27 +1,27 @@
-"""What the experiments in fine-tuning share: a plan is learned from windows, answers are judged against a baseline's."""
+"""What the experiments in fine-tuning share: plans are learned from windows, answers judged beside a baseline's."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from olmoearth_core.dataset.cubes import TaskLayout
+from olmoearth_core.dataset.cubes import TaskLayout, Truth
 from olmoearth_core.models import build_encoder, load_encoder
 from olmoearth_core.models.card import HeadSpec, TaskCard
 from olmoearth_core.models.predictor import Predictor
 from olmoearth_core.progress import Silent
 from olmoearth_core.project_training import AugmentConfig
 from olmoearth_core.stage import Meter
-from olmoearth_core.training.answers import Answer
 from olmoearth_core.training.bootstrap import intervals, paired_difference
 from olmoearth_core.training.data import Windows
-from olmoearth_core.training.embeddings import embed
+from olmoearth_core.training.embeddings import Embedded, embed
 from olmoearth_core.training.loop import Job, Judgement, Source, fit
 from olmoearth_core.training.losses import make_loss
 from olmoearth_core.training.metrics import Path as Score
@@ -48,6 +48,8 @@ class Plan:
         recipe: its name.
         head: its kind.
         learning_rate: at the peak, of the head.
+        brightness: of the augmentation.
+        loss: as in project.yaml.
     """
 
     encoder: str
@@ -59,7 +61,7 @@ class Plan:
     learning_rate: float
     batch_size: int = 8
     brightness: float = 0.03
-    ema: float = 0.0
+    loss: str = "auto"
     seed: int = 0
 
     @property
@@ -77,8 +79,8 @@ class Plan:
         return Recipe(
             name=self.recipe, why="", heads={"main": self.head}, epochs=self.epochs, batch_size=self.batch_size,
             at_once=self.batch_size, learning_rate=self.learning_rate, weight_decay=0.01, schedule="cosine",
-            warm_up=0.1, layer_decay=0.65, frozen_epochs=max(1, round(0.3 * self.epochs)), lora_rank=8, loss="auto",
-            class_weights="none", augment=AugmentConfig(brightness=self.brightness), patience=None, ema=self.ema,
+            warm_up=0.1, layer_decay=0.65, frozen_epochs=max(1, round(0.3 * self.epochs)), lora_rank=8, loss=self.loss,
+            class_weights="none", augment=AugmentConfig(brightness=self.brightness), patience=None, ema=0.0,
             checkpointing=False, precision="fp32", seed=self.seed,
         )  # fmt: skip
 
@@ -129,55 +131,60 @@ def strata(task: TaskCard) -> tuple[str, ...]:
     """Class names; of a regression, five equal parts of its range, as project.yaml has them."""
     if task.range is None:
         return tuple(task.classes)
-    edges = np.linspace(*task.range, 6)
-    return tuple(f"{low:g}..{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(f"{low:g}..{high:g}" for low, high in pairwise(np.linspace(*task.range, 6)))
 
 
 def learn(
-    subject: Subject, plan: Plan, train: Windows, validation: Windows | None = None, kept: Path | None = None
+    subject: Subject, plan: Plan, train: Windows | Embedded, validation: Source | None = None
 ) -> tuple[Predictor, list[float]]:
     """The model after all epochs (never the best one: nothing here may look ahead), and validation's headline by epoch.
 
     Args:
         subject: what is learned.
         plan: how.
-        train: from what.
+        train: from what; for head_only what the frozen encoder saw, or is yet to see.
         validation: is scored after each epoch, and decides nothing here.
-        kept: keeps what a frozen encoder saw; belongs to these windows, this encoder and its patch size.
     """
     model, recipe = subject.model(plan), plan.resolve()
     found: list[float] = []
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        sources: dict[str, Source | None] = {"train": train, "validation": validation}
-        if recipe.embeds:
-            for split, windows in (("train", train), ("validation", validation)):
-                place = (kept or scratch) / f"{split}-{'pixels' if model.uses_pixels else 'tokens'}"
-                place.mkdir(parents=True, exist_ok=True)
-                if windows is not None:
-                    sources[split] = embed(model, windows, place, batch_size=8, progress=Silent(), meter=Meter())
-        watched = sources["validation"]
 
-        def judge(model: Predictor) -> Judgement:
-            if watched is not None:
-                found.append(headline(judged(subject, model, watched).scores(), subject.layout) or 0.0)
-            return Judgement(None, {})
+    def judge(model: Predictor) -> Judgement:
+        if validation is not None:
+            found.append(headline(judged(subject, model, validation).scores(), subject.layout) or 0.0)
+        return Judgement(None, {})
 
-        source = sources["train"]
-        assert source is not None
-        losses = {"main": make_loss(subject.task, "auto", train.pixels.sum(axis=0), balanced=False)}
-        fit(Job(model, losses, source, judge, recipe, "benchmark", scratch), Silent(), Meter())
+    losses = {"main": make_loss(subject.task, plan.loss, np.ones(len(subject.layout.strata)), balanced=False)}
+    with tempfile.TemporaryDirectory() as scratch:
+        source: Source = seen(model, train, Path(scratch)) if recipe.embeds and isinstance(train, Windows) else train
+        fit(Job(model, losses, source, judge, recipe, "benchmark", Path(scratch)), Silent(), Meter())
     return model, found
+
+
+def seen(model: Predictor, windows: Windows, folder: Path) -> Embedded:
+    """What the frozen encoder of `model` makes of windows, in memory."""
+    kept = embed(model, windows, folder, batch_size=8, progress=Silent(), meter=Meter())
+    return replace(
+        kept, features=np.array(kept.features), pixels=None if kept.pixels is None else np.array(kept.pixels)
+    )
+
+
+def part(kept: Embedded, places: np.ndarray) -> Embedded:
+    """Some of the windows that an encoder saw."""
+    windows = replace(
+        kept.windows,
+        rows=kept.windows.rows[places],
+        counts={task: count[places] for task, count in kept.windows.counts.items()},
+    )
+    truths = {
+        task: Truth(truth.strata[places], None if truth.values is None else truth.values[places])
+        for task, truth in kept.truths.items()
+    }
+    return Embedded(windows, kept.features[places], None if kept.pixels is None else kept.pixels[places], truths)
 
 
 def judged(subject: Subject, model: Predictor, windows: Source) -> Tally:
     """What `model` is worth on `windows`."""
     return tally(answers(model, windows, "main", 8), subject.layout)
-
-
-def scored(answered: Iterator[Answer] | Sequence[Answer], subject: Subject) -> Tally:
-    """What answers are worth."""
-    return tally(answered, subject.layout)
 
 
 def row(

@@ -14,7 +14,8 @@ from olmoearth_core.labels.frozen import freeze_blocks, read_blocks
 from olmoearth_core.labels.labels import read_labels
 from olmoearth_core.labels.leakage import seen_elsewhere, too_near
 from olmoearth_core.labels.split import SPLITS, splits_of
-from olmoearth_core.labels.windows import count_pixels, windows_of
+from olmoearth_core.labels.targets import count_pixels
+from olmoearth_core.labels.windows import windows_of
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -62,8 +63,8 @@ def outlook(project: Project, progress: Progress) -> Outlook:
     config = project.config
     labels = read_labels(project)
     windows = windows_of(project, labels)
-    names = config.task.class_names
-    pixels, _ = count_pixels(labels, windows, len(names), progress)
+    names = config.task.strata
+    pixels, _ = count_pixels(labels, windows, progress)
     split = config.dataset.split
     blocks = read_blocks(freeze_blocks(project, progress)) if split.kind == "blocks" else None
     splits = splits_of(windows, split, blocks)

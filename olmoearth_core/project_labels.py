@@ -129,7 +129,7 @@ class SamplingConfig(Section):
     """Windows kept in all, each class in turn giving one."""
     near: float | None = Field(None, gt=0)
     """Metres. Of a class's windows, those that hold or lie this near to another class are kept first: the hard ones."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class LabelsConfig(Section):

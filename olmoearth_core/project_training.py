@@ -79,4 +79,4 @@ class TrainingConfig(Section):
     """Compute activations twice instead of keeping them: a third more time, several times less memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """While training; auto is bf16 on GPUs that have it."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)

@@ -50,7 +50,7 @@ def log_and_register(client: Any, workspace: Workspace, project: Project, result
         client.delete_run(left.info.run_id)
     run = client.create_run(experiment, run_name=result.folder.name, tags=tags).info.run_id
     try:
-        log_params(client, run, manifest.settings)
+        log_params(client, run, {**manifest.settings, "resolved": card.get("training", {})})
         _log_dataset(client, run, project, result)
         _log_history(client, run, history)
         model = client.create_logged_model(experiment, name=FOLDER, source_run_id=run, tags=tags, model_type="pyfunc")

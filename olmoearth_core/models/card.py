@@ -97,11 +97,15 @@ class TaskCard(_Part):
         low, high = self.range
         return (low + high) / 2 + (high - low) / 2 * answer
 
+    def within_range(self, answer: Tensor) -> Tensor:
+        """Estimates (B, 1, H, W) kept within the range, as they are mapped and judged; scores stay scores."""
+        return answer if self.range is None else answer.clamp(*self.range)
+
     def probabilities(self, answer: Tensor) -> Tensor:
         """Scores (B, K, H, W) as calibrated probabilities; estimates (B, 1, H, W) kept within the range."""
         if self.range is None:
             return (answer / self.temperature).softmax(dim=1)
-        return answer.clamp(*self.range)
+        return self.within_range(answer)
 
 
 class TrainingSet(_Part):
@@ -196,6 +200,8 @@ def _training(recipe: dict[str, Any]) -> str:
     """The recipe in words, and of its settings those that do something."""
     told = {key: value for key, value in sorted(recipe.items()) if key not in ("name", "why", "heads")}
     told |= {f"augment.{key}": value for key, value in told.pop("augment", {}).items()}
-    settings = ", ".join(f"{key} {value}" for key, value in told.items() if value not in (None, False, 0))
+    unused = set(told.pop("unused", []))
+    used = {key: value for key, value in told.items() if key not in unused and value not in (None, False, 0)}
+    settings = ", ".join(f"{key} {value}" for key, value in used.items())
     reason = f"{recipe['name']} ({recipe['why']}); " if "name" in recipe else ""
     return reason + settings

@@ -164,7 +164,10 @@ class Pool(nn.Module):
 
     def forward(self, features: Tensor, _pixels: Tensor | None = None) -> Tensor:
         """(B, D, h, w) -> (B, K, 1, 1)."""
-        both = torch.cat([mean_token(features), features.amax(dim=(2, 3))], dim=1)
+        seen = features.ne(0).any(dim=1, keepdim=True)
+        strongest = features.masked_fill(~seen, -torch.inf).amax(dim=(2, 3))
+        strongest = torch.where(seen.any(dim=(2, 3)), strongest, 0.0)
+        both = torch.cat([mean_token(features), strongest], dim=1)
         scores: Tensor = self.score(self.think(self.norm(both)))[..., None, None]
         return scores
 

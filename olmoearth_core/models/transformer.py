@@ -153,9 +153,10 @@ class Block(nn.Module):
 def chances(seeds: Sequence[int], blocks: int, device: torch.device) -> Tensor:
     """What decides which branches a sample is without: (blocks, 2, samples) uniform in 0..1.
 
-    Each sample has numbers of its own, so that they do not depend on who shares its batch or its process.
+    Each sample has numbers of its own, so that they do not depend on who shares its batch or its process. The stream is
+    another than that of the seed itself, by which the sample may have been changed before.
     """
-    drawn = [np.random.default_rng(seed).random((blocks, 2), np.float32) for seed in seeds]
+    drawn = [np.random.default_rng((seed, 1)).random((blocks, 2), np.float32) for seed in seeds]
     return torch.as_tensor(np.stack(drawn, axis=-1), device=device)
 
 

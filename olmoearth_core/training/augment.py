@@ -73,7 +73,7 @@ def brighten(cube: np.ndarray, config: AugmentConfig, random: np.random.Generato
 def hide(
     valid: Mapping[str, np.ndarray], labelled: np.ndarray, config: AugmentConfig, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """A window without some of its timesteps or modalities; whole where that would hide a labelled pixel altogether.
+    """A window without some of its timesteps or modalities; whole where that would hide a labelled pixel, or all of it.
 
     Args:
         valid: modality -> (T, H, W) bool; a timestep is hidden in all modalities.
@@ -90,4 +90,4 @@ def hide(
     kept[int(random.integers(len(valid)))] = True
     less = {m: mask & shown[:, None, None] & k for (m, mask), k in zip(valid.items(), kept, strict=True)}
     seen = np.any([mask.any(axis=0) for mask in less.values()], axis=0)
-    return dict(valid) if (labelled & ~seen).any() else less
+    return dict(valid) if (labelled & ~seen).any() or not seen.any() else less

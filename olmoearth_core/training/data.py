@@ -157,6 +157,12 @@ class Windows:
 
         return ahead(order.steps(len(self)), make)
 
+    def truths(self, at_once: int) -> Iterator[dict[str, Truth]]:
+        """What is known of every window, in order, without its imagery."""
+        for first in range(0, len(self), at_once):
+            samples = self.read(self.rows[first : first + at_once].tolist())
+            yield stack([visible_truths(sample, self.tasks) for sample in samples])
+
     def batch(self, positions: np.ndarray) -> Batch:
         """The windows at `positions`, as they are."""
         rows = self.rows[positions]

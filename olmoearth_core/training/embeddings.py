@@ -1,14 +1,14 @@
 """What a frozen encoder sees, kept: a head then learns on it without the encoder computing anything again.
 
-Each window is encoded once, as it is. A turned window is taken to look like the turned map of its features: not exactly
-so, but it costs nothing and keeps a head from learning north.
+Each window is encoded once, as it is, and shown so. (A turned map of features is not what the encoder makes of a turned
+window: what lies within a patch would have to turn as well, and heads that were taught so lost detail.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from olmoearth_core.models.predictor import Predictor
 from olmoearth_core.progress import Progress
 from olmoearth_core.stage import Meter
 from olmoearth_core.store import whole_file
-from olmoearth_core.training.augment import drawn_view, view
 from olmoearth_core.training.data import Batch, Order, Windows, ahead
+from olmoearth_core.training.memory import in_parts
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Embedded:
             yield self._batch(positions)
 
     def shuffled(self, order: Order, prepare: Callable[[Batch], Batch] = lambda batch: batch) -> Iterator[Batch | None]:
-        """As `Windows.shuffled`; of the changes only the view is shown."""
+        """As `Windows.shuffled`, but nothing is changed in a window."""
 
         def make(positions: np.ndarray) -> Batch | None:
-            return prepare(self._turned(self._batch(positions), order)) if len(positions) else None
+            return prepare(self._batch(positions)) if len(positions) else None
 
         return ahead(order.steps(len(self)), make)
 
@@ -69,15 +69,6 @@ class Embedded:
             features=np.ascontiguousarray(self.features[positions]),
             pixels=_taken(self.pixels, positions),
         )
-
-    def _turned(self, batch: Batch, order: Order) -> Batch:
-        turns = [drawn_view(order.augment, np.random.default_rng(seed)) for seed in order.seeds(batch.rows).tolist()]
-
-        def each(array: Any) -> Any:
-            return None if array is None else np.stack([view(a, t) for a, t in zip(array, turns, strict=True)])
-
-        truths = {name: Truth(each(t.strata), each(t.values)) for name, t in batch.truths.items()}
-        return replace(batch, truths=truths, features=each(batch.features), pixels=each(batch.pixels))
 
 
 def embed(
@@ -98,7 +89,7 @@ def embed(
         StoreError: the disk is full.
     """
     places = {"features": folder / "features.npy"} | ({"pixels": folder / "pixels.npy"} if model.uses_pixels else {})
-    truths = [batch.truths for batch in windows.in_order(batch_size)] if len(windows) else []
+    truths = list(windows.truths(batch_size))
     if len(windows) and not all(path.is_file() for path in places.values()):
         _look(model, windows, places, batch_size, progress, meter)
     kept = {name: np.load(path, mmap_mode="r") if len(windows) else np.empty((0,)) for name, path in places.items()}
@@ -109,22 +100,26 @@ def _look(
     model: Predictor, windows: Windows, places: dict[str, Path], batch_size: int, progress: Progress, meter: Meter
 ) -> None:
     model.encoder.eval()
+
+    def look(part: Batch) -> dict[str, np.ndarray]:
+        with torch.inference_mode(), meter.on_device():
+            seen = model.look(part.inputs, part.dates, part.valid)
+            found = {"features": seen.features.float(), "pixels": seen.pixels}
+            return {n: t.to("cpu").numpy() for n, t in found.items() if t is not None and n in places}
+
     with ExitStack() as files, progress.bar("looking at the windows", len(windows)) as advance:
         partial = {name: files.enter_context(whole_file(path)) for name, path in places.items()}
         arrays: dict[str, np.memmap[Any, Any]] = {}
         first = 0
         for batch in windows.in_order(batch_size):
-            with torch.inference_mode(), meter.on_device():
-                seen = model.look(batch.inputs, batch.dates, batch.valid)
-                found = {"features": seen.features.float(), "pixels": seen.pixels}
-                parts = {n: t.to("cpu").numpy() for n, t in found.items() if t is not None and n in places}
-            for name, part in parts.items():
-                if name not in arrays:
-                    dtype, shape = ("float16" if name == "pixels" else "float32"), (len(windows), *part.shape[1:])
-                    arrays[name] = np.lib.format.open_memmap(partial[name], mode="w+", dtype=dtype, shape=shape)
-                arrays[name][first : first + len(batch)] = part
-            first += len(batch)
-            advance(len(batch))
+            for part, found in in_parts(batch, look):
+                for name, array in found.items():
+                    if name not in arrays:
+                        dtype, shape = ("float16" if name == "pixels" else "float32"), (len(windows), *array.shape[1:])
+                        arrays[name] = np.lib.format.open_memmap(partial[name], mode="w+", dtype=dtype, shape=shape)
+                    arrays[name][first : first + len(part)] = array
+                first += len(part)
+                advance(len(part))
         for array in arrays.values():
             array.flush()
 

@@ -28,7 +28,8 @@ from olmoearth_core.store import whole_file
 from olmoearth_core.training.checkpoint import load_checkpoint, save_checkpoint
 from olmoearth_core.training.data import Batch, Order
 from olmoearth_core.training.losses import Loss
-from olmoearth_core.training.optimizer import Average, learning_rate, make_optimizer, set_phase
+from olmoearth_core.training.memory import TOO_LARGE, free_memory, out_of_memory
+from olmoearth_core.training.optimizer import Average, Learned, learning_rate, make_optimizer, set_phase
 from olmoearth_core.training.parallel import Group
 from olmoearth_core.training.recipe import Recipe
 
@@ -65,7 +66,7 @@ class Judgement:
 
 @dataclass
 class State:
-    """Where a training run stands after `epoch` epochs."""
+    """Where a training run stands after `epoch` epochs; of weights, those that learn."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -118,8 +119,9 @@ def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None, 
     group = group or Group()
     model, recipe = job.model, job.recipe
     optimizer = make_optimizer(model, recipe)
-    average = Average(model, recipe.ema) if recipe.ema else None
-    state = _resume(job, optimizer, average, progress)
+    learned = Learned(model)
+    average = Average(learned, recipe.ema) if recipe.ema else None
+    state = _resume(job, learned, optimizer, average, progress)
     state.at_once = state.at_once or recipe.at_once
     steps = math.ceil(len(job.train) / recipe.batch_size)
     stepper = Stepper(job, optimizer, group, progress)
@@ -130,7 +132,8 @@ def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None, 
             epoch = state.epoch
             model.train(not recipe.embeds)
             set_phase(model, recipe, epoch)
-            scores = [entry["headline"] for entry in state.history]
+            phase = recipe.frozen_epochs if epoch >= recipe.frozen_epochs else 0  # what came before counts no more
+            scores = [entry["headline"] for entry in state.history[phase:]]
             order = Order(recipe.batch_size, recipe.seed, epoch, recipe.augment, group.rank, group.size)
             total = np.zeros(2)
             batches = job.train.shuffled(order, pinned if model.device.type == "cuda" else _as_it_is)
@@ -139,17 +142,17 @@ def fit(job: Job, progress: Progress, meter: Meter, group: Group | None = None, 
                 with meter.on_device():
                     total += stepper(batch, rate, state)
                     if average is not None:
-                        average.update(model)
+                        average.update()
                 advance(1)
-            with meter.on_device(), _weights_of(model, average):
+            with meter.on_device(), _weights_of(learned, average):
                 judged = group.from_leader(job.judge(model) if group.leads else None)
-                _record(state, model, total[0] / total[1], judged, recipe)
+                _record(state, learned, total[0] / total[1], judged, recipe)
             if group.leads:
-                save_checkpoint(job.scratch, state.epoch, _pack(job, state, optimizer, average))
+                save_checkpoint(job.scratch, state.epoch, _pack(job, state, learned, optimizer, average))
     meter.waiting_seconds += waited.seconds
     if waited.seconds > 0.05 * waited.all:
         progress.note(f"The device waited for windows {waited.seconds / waited.all:.0%} of the training time.")
-    model.load_state_dict(state.best_weights)
+    learned.put(state.best_weights)
     model.eval()
     return state
 
@@ -193,19 +196,15 @@ class Stepper:
                 parts = [batch.part(k, k + state.at_once) for k in range(0, size, state.at_once)] if batch else []
                 return sum(self._backward(part, weights) for part in parts)
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
             self._halve(state)
 
     def _halve(self, state: State) -> None:
         self.optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         if state.at_once == 1:
-            raise TrainingError(
-                "A single window does not fit the memory while training. Set training.checkpointing to true, make "
-                "model.window_size smaller or model.patch_size larger, or take a smaller encoder."
-            )
+            raise TrainingError(TOO_LARGE)
         state.at_once = math.ceil(state.at_once / 2)
         self.progress.note(
             f"Memory does not last for a whole batch: {state.at_once} windows are computed at once from here on; the "
@@ -280,21 +279,21 @@ class Waiting:
 class _weights_of:
     """Within it the model has its averaged weights, where there are some."""
 
-    def __init__(self, model: nn.Module, average: Average | None) -> None:
-        self.model, self.average = model, average
+    def __init__(self, learned: Learned, average: Average | None) -> None:
+        self.learned, self.average = learned, average
         self.kept: dict[str, Tensor] = {}
 
     def __enter__(self) -> None:
         if self.average is not None:
-            self.kept = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            self.model.load_state_dict(self.average.weights)
+            self.kept = {name: tensor.clone() for name, tensor in self.learned.now().items()}
+            self.learned.put(self.average.weights)
 
     def __exit__(self, *_error: object) -> None:
         if self.average is not None:
-            self.model.load_state_dict(self.kept)
+            self.learned.put(self.kept)
 
 
-def _record(state: State, model: nn.Module, training_loss: float, judged: Judgement, recipe: Recipe) -> None:
+def _record(state: State, learned: Learned, training_loss: float, judged: Judgement, recipe: Recipe) -> None:
     """Write the finished epoch into the history, and keep its weights where they are the best so far."""
     state.epoch += 1
     state.history.append(
@@ -308,39 +307,37 @@ def _record(state: State, model: nn.Module, training_loss: float, judged: Judgem
     score = judged.headline
     if score is None or state.best_score is None or score > state.best_score:
         state.best_epoch, state.best_score = state.epoch, score
-        state.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    elif recipe.patience is not None and state.epoch - state.best_epoch >= recipe.patience:
+        state.best_weights = {name: tensor.cpu().clone() for name, tensor in learned.now().items()}
+    elif recipe.patience is not None and state.epoch - max(state.best_epoch, recipe.frozen_epochs) >= recipe.patience:
         state.stopped = True
 
 
-def _pack(job: Job, state: State, optimizer: torch.optim.Optimizer, average: Average | None) -> dict[str, Any]:
+def _pack(
+    job: Job, state: State, learned: Learned, optimizer: torch.optim.Optimizer, average: Average | None
+) -> dict[str, Any]:
     return {
         "run_key": job.run_key,
-        "model": job.model.state_dict(),
+        "model": learned.now(),
         "optimizer": optimizer.state_dict(),
         "average": average.pack() if average is not None else None,
         "state": {name: getattr(state, name) for name in State.__dataclass_fields__},
     }
 
 
-def _resume(job: Job, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress) -> State:
+def _resume(
+    job: Job, learned: Learned, optimizer: torch.optim.Optimizer, average: Average | None, progress: Progress
+) -> State:
     """The state after the last good checkpoint, model and optimizer set to it; the beginning where there is none."""
     saved = load_checkpoint(job.scratch, progress.note)
     if saved is None or saved["run_key"] != job.run_key:
         return State()
-    job.model.load_state_dict(saved["model"])
+    learned.put(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     if average is not None:
         average.unpack(saved["average"])
     state = State(**saved["state"])
     progress.note(f"Going on after epoch {state.epoch}, from the checkpoint in {job.scratch.parent.name}.")
     return state
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def _save_batch(batch: Batch | None, scratch: Path, loss: float, group: Group) -> str:

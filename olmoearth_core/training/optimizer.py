@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from olmoearth_core.models.predictor import Predictor
 from olmoearth_core.training.recipe import Recipe
 
+NO_DECAY = re.compile(r"\.channel\.|\.frequencies$")
+"""Encodings and rotary frequencies are vectors, whatever shape they are kept in."""
 UNFROZEN = 0.1
 """freeze_then_unfreeze: the learning rate once the encoder learns along, beside that of the head alone before."""
 EPSILON = 1e-6
@@ -25,13 +27,14 @@ PLATEAU_SHARE, PLATEAU_EPOCHS = 0.2, 2
 def make_optimizer(model: Predictor, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW over the weights that ever learn; each group's `share` is its part of the learning rate.
 
-    Matrices and kernels decay, biases, norms and other vectors do not.
+    Matrices and kernels decay, biases, norms, encodings and other vectors do not.
     """
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             share = _share(name, model, recipe)
-            groups.setdefault((share, parameter.ndim >= 2), []).append(parameter)
+            decays = parameter.ndim >= 2 and not NO_DECAY.search(name)
+            groups.setdefault((share, decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": found, "share": share, "weight_decay": recipe.weight_decay if decays else 0.0}
@@ -95,19 +98,43 @@ def plateaus(scores: Sequence[float | None]) -> int:
     return found
 
 
-class Average:
-    """The exponential moving average of a model's weights (EMA); early on it forgets faster, as there is little yet."""
+class Learned:
+    """The weights of a model that learn, now or later; those frozen as it is handed over stay as they are and need no
+    copy, be the encoder as large as it may.
+    """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self.names = [name for name in model.state_dict() if name not in frozen]
+
+    def now(self) -> dict[str, Tensor]:
+        """Name -> weight, as the model holds it."""
+        state = self.model.state_dict()
+        return {name: state[name].detach() for name in self.names}
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Set them.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        self.model.load_state_dict(self.model.state_dict() | {name: weights[name] for name in self.names})
+
+
+class Average:
+    """The exponential moving average of weights (EMA); early on it forgets faster, as there is little yet."""
+
+    def __init__(self, learned: Learned, decay: float) -> None:
+        self.learned, self.decay, self.steps = learned, decay, 0
+        self.weights = {name: tensor.clone() for name, tensor in learned.now().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Take in the weights after a step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, tensor in model.state_dict().items():
+        for name, tensor in self.learned.now().items():
             kept = self.weights[name]
             if kept.is_floating_point():
                 kept.lerp_(tensor, 1 - decay)

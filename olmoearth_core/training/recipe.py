@@ -71,14 +71,30 @@ class Recipe:
         """The encoder is not trained, and its view of each window is kept."""
         return self.name == "head_only"
 
+    @property
+    def unused(self) -> set[str]:
+        """Settings that mean nothing to this recipe."""
+        own = {"layer_decay": "layer_decay", "lora_rank": "lora", "frozen_epochs": "freeze_then_unfreeze"}
+        found = {setting for setting, recipe in own.items() if recipe != self.name}
+        changes = {
+            "augment.turns",
+            "augment.brightness",
+            "augment.noise",
+            "augment.timestep_drop",
+            "augment.modality_drop",
+        }
+        return found | (changes | {"checkpointing"} if self.embeds else set())
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, for the card."""
-        return asdict(replace(self, augment=None)) | {"augment": self.augment.model_dump()}  # type: ignore[arg-type]
+        values = asdict(replace(self, augment=None))  # type: ignore[arg-type]
+        return values | {"augment": self.augment.model_dump(), "unused": sorted(self.unused)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Recipe:
         """The inverse of `to_json`."""
-        return cls(**{**value, "augment": AugmentConfig.model_validate(value["augment"])})
+        known = {name: given for name, given in value.items() if name != "unused"}
+        return cls(**{**known, "augment": AugmentConfig.model_validate(value["augment"])})
 
 
 @dataclass(frozen=True)
@@ -104,17 +120,18 @@ LONG = 3600.0
 """Seconds of training on a CPU that a partner should not have to wait for unasked."""
 
 
-def choose(asked: str, facts: Facts) -> tuple[str, str]:
-    """(recipe, why) for training.recipe."""
+def choose(asked: str, facts: Facts, epochs: int | None = None) -> tuple[str, str]:
+    """(recipe, why) for training.recipe; `epochs` where project.yaml says how many."""
     if asked != "auto":
         return asked, "project.yaml asks for it"
     if not facts.pretrained:
         return "full", "the encoder has random weights: there is nothing in them to keep"
     if facts.windows < FEW:
         return "head_only", f"only {facts.windows} labelled windows: too few to teach the encoder more than they hold"
-    hours = facts.device_seconds * _DEFAULTS["layer_decay"].epochs / 3600
-    if facts.device == "cpu" and hours * 3600 > LONG:
-        return "head_only", f"training all weights would take about {hours:.0f} hours on this CPU"
+    seconds = facts.device_seconds * (epochs or _DEFAULTS["layer_decay"].epochs)
+    if facts.device == "cpu" and seconds > LONG:
+        long = f"{seconds / 3600:.0f} hours" if seconds >= 7200 else f"{seconds / 60:.0f} minutes"
+        return "head_only", f"training all weights would take about {long} on this CPU"
     return "layer_decay", f"{facts.windows} labelled windows and a device that is quick enough for all weights"
 
 
@@ -126,7 +143,7 @@ def usual_learning_rate(name: str) -> float:
 def resolve(config: ProjectConfig, facts: Facts) -> Recipe:
     """The recipe of a project with all that project.yaml leaves open decided."""
     training = config.training
-    name, why = choose(training.recipe, facts)
+    name, why = choose(training.recipe, facts, training.epochs)
     defaults = _DEFAULTS[name]
     epochs = training.epochs or defaults.epochs
     return Recipe(
@@ -144,7 +161,7 @@ def resolve(config: ProjectConfig, facts: Facts) -> Recipe:
         schedule=training.schedule,
         warm_up=training.warm_up,
         layer_decay=training.layer_decay,
-        frozen_epochs=min(epochs - 1, max(1, round(training.frozen * epochs))) if name == "freeze_then_unfreeze" else 0,
+        frozen_epochs=max(1, round(training.frozen * epochs)) if name == "freeze_then_unfreeze" else 0,
         lora_rank=training.lora_rank,
         loss=training.loss,
         class_weights=training.class_weights,

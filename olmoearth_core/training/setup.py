@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.errors import CheckpointError, TrainingError
 from olmoearth_core.manifest import Manifest
@@ -25,10 +27,11 @@ from olmoearth_core.project import Project
 from olmoearth_core.stage import Meter
 from olmoearth_core.store import write_json
 from olmoearth_core.training.answers import Answer
-from olmoearth_core.training.data import Windows, gather
+from olmoearth_core.training.data import Batch, Windows, gather
 from olmoearth_core.training.embeddings import embed
 from olmoearth_core.training.loop import Job, Judgement, Source, forward
 from olmoearth_core.training.losses import make_loss
+from olmoearth_core.training.memory import in_parts
 from olmoearth_core.training.recipe import Facts, Recipe, resolve
 from olmoearth_core.training.tally import headline, tally
 
@@ -194,11 +197,16 @@ def answers(model: Predictor, windows: Source, task: str, at_once: int) -> Itera
     import torch
 
     model.eval()
-    for batch in windows.in_order(at_once):
+
+    def say(part: Batch) -> np.ndarray:
         with torch.inference_mode():
-            scores = forward(model, batch)[task].float().cpu().numpy()
-        truth = batch.truths[task]
-        yield Answer(batch.rows, truth.strata, truth.values, scores)
+            said: np.ndarray = model.tasks[task].within_range(forward(model, part)[task].float()).cpu().numpy()
+        return said
+
+    for batch in windows.in_order(at_once):
+        for part, scores in in_parts(batch, say):
+            truth = part.truths[task]
+            yield Answer(part.rows, truth.strata, truth.values, scores)
 
 
 def usable_windows(

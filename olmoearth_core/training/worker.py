@@ -64,27 +64,25 @@ def run_workers(run: StageRun, count: int) -> None:
     command += ["-m", "olmoearth_core.training.worker", str(job)]
     threads = str(max(1, (os.cpu_count() or 1) // count))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    errors = run.scratch / "workers.log"
     said = ""
     with (
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as workers,
+        errors.open("w") as log,  # a pipe that nobody empties would block them
+        subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=log) as workers,
         run.progress.bar("training", None) as advance,
     ):
         assert workers.stdout is not None
-        assert workers.stderr is not None
         try:
             for line in workers.stdout:
-                said = _pass_on(line, run.progress, advance) or said
-            trouble = workers.stderr.read()
+                said = said or _pass_on(line, run, advance)
         except BaseException:
             workers.terminate()
             raise
     if workers.returncode:
-        raise TrainingError(said or f"The {count} training processes failed: {trouble.strip()[-2000:]}")
+        raise TrainingError(said or f"The {count} training processes failed; {errors} tells how.")
 
 
-def _pass_on(line: str, progress: Progress, advance: Any) -> str:
+def _pass_on(line: str, run: StageRun, advance: Any) -> str:
     """Tell what a worker said; its error, if that is one."""
     try:
         told = json.loads(line)
@@ -93,7 +91,10 @@ def _pass_on(line: str, progress: Progress, advance: Any) -> str:
     if "steps" in told:
         advance(told["steps"])
     if "note" in told:
-        progress.note(told["note"])
+        run.progress.note(told["note"])
+    if "device_seconds" in told:
+        run.meter.device_seconds += told["device_seconds"]
+        run.meter.waiting_seconds += told["waiting_seconds"]
     return str(told.get("error", ""))
 
 
@@ -133,10 +134,16 @@ def main(path: str) -> None:
             device = _device()
             setup = prepare(project, folder, manifest, scratch=scratch, device=device, progress=Silent(), meter=Meter())
             job_here = make_job(setup, run_key=job["run_key"], scratch=scratch, progress=progress, meter=Meter())
-            fit(job_here, progress, Meter(), group)
+            meter = Meter()
+            fit(job_here, progress, meter, group)
+            if group.leads:
+                _say({"device_seconds": meter.device_seconds, "waiting_seconds": meter.waiting_seconds})
         except CoreError as error:
             _say({"error": str(error)})
             raise SystemExit(1) from error
+        except Exception as error:
+            _say({"error": f"A training process failed: {error.__class__.__name__}: {error}"})
+            raise
 
 
 def _device() -> str:

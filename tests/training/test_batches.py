@@ -208,3 +208,16 @@ def test_an_unreadable_window_stops_the_batches() -> None:
 
 def test_no_windows_give_no_batches() -> None:
     assert list(gather(_shore, {"test": []}, MAIN, {"main": 2}, at_once=1)["test"].in_order(4)) == []
+
+
+def test_a_window_of_a_classification_is_never_blank() -> None:
+    config = AugmentConfig(timestep_drop=0.9)
+    task = {"main": TaskCard(kind="classification", classes=["land", "water"])}
+
+    def read(rows: Sequence[int]) -> list[Sample]:
+        return [only(shore_sample(row), row % 2) for row in rows]
+
+    found = gather(read, {"train": range(64)}, task, {"main": 2}, at_once=8)
+    for batch in _epoch(found["train"], 64, 0, config):
+        assert batch is not None
+        assert batch.valid["sentinel2_l2a"].any(axis=(1, 2, 3)).all()

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,10 +17,14 @@ from olmoearth_core.errors import TrainingError
 from olmoearth_core.models import build_encoder, save_encoder
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.origin import Origin
+from olmoearth_core.models.predictor import Predictor
+from olmoearth_core.models.transformer import chances
+from olmoearth_core.project import AugmentConfig
 from olmoearth_core.stage import StageRun
-from olmoearth_core.training import loop
+from olmoearth_core.training import augment, loop
 from olmoearth_core.training.finetune import finetune
 from olmoearth_core.training.loop import Judgement, State
+from olmoearth_core.training.optimizer import Learned
 from olmoearth_core.training.worker import PROCESSES, run_workers
 
 
@@ -214,8 +219,48 @@ def test_the_averaged_weights_are_judged_and_kept(dataset: Path, tmp_path: Path)
 
 def test_a_tie_keeps_the_earlier_epoch() -> None:
     state, model = State(), torch.nn.Linear(1, 1)
-    recipe = type("R", (), {"patience": None})()
+    recipe = type("R", (), {"patience": None, "frozen_epochs": 0})()
     for headline in (0.5, 0.5, 0.4):
-        loop._record(state, model, 1.0, Judgement(headline, {}), recipe)
+        loop._record(state, Learned(model), 1.0, Judgement(headline, {}), recipe)
     assert state.best_epoch == 1
     assert [entry["headline"] for entry in state.history] == [0.5, 0.5, 0.4]
+
+
+def test_what_a_window_is_without_does_not_follow_from_how_it_is_turned() -> None:
+    """Both are drawn by the window's seed, from streams of their own."""
+    seeds = range(2000)
+    views = np.array([augment.drawn_view(AugmentConfig(), np.random.default_rng(seed)) for seed in seeds])
+    dropped = (chances(seeds, 1, torch.device("cpu"))[0, 0] < 0.1).numpy()
+    shares = [dropped[views == view].mean() for view in range(augment.VIEWS)]
+    assert max(shares) - min(shares) < 0.08
+
+
+@pytest.mark.parametrize("recipe", ["head_only", "full"])
+def test_memory_that_does_not_last_for_looking_or_judging_is_no_end(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    real = Predictor.look
+
+    def look(self: Predictor, inputs: Any, dates: Any, valid: Any, seeds: Any = None) -> Any:
+        if len(dates) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, inputs, dates, valid, seeds)
+
+    _pretrained(tmp_path / "base")
+    settings = {"recipe": recipe, "epochs": 1}
+    whole = stage_run(dataset, tmp_path / "whole", model={"weights": "base"}, training=settings)
+    finetune(whole)
+    monkeypatch.setattr(Predictor, "look", look)
+    short = stage_run(dataset, tmp_path / "short", model={"weights": "base"}, training=settings)
+    finetune(short)
+    assert _differ(whole, short) < 1e-5
+
+
+def test_patience_begins_when_the_encoder_is_let_go() -> None:
+    state, model = State(), torch.nn.Linear(1, 1)
+    recipe = type("R", (), {"patience": 1, "frozen_epochs": 3})()
+    stopped = []
+    for headline in (0.5, 0.4, 0.4, 0.4, 0.6):
+        loop._record(state, Learned(model), 1.0, Judgement(headline, {}), recipe)
+        stopped.append(state.stopped)
+    assert stopped[:4] == [False, False, False, True]

@@ -15,7 +15,7 @@ from training_set import PROJECT
 from olmoearth_core.models import build_encoder
 from olmoearth_core.models.lora import add_lora, merge_lora
 from olmoearth_core.project import parse_project
-from olmoearth_core.training.optimizer import Average, learning_rate, plateaus
+from olmoearth_core.training.optimizer import Average, Learned, learning_rate, plateaus
 from olmoearth_core.training.recipe import FEW, Facts, Recipe, choose, resolve
 
 ENOUGH = Facts(pretrained=True, windows=10 * FEW, device="cuda", device_seconds=1.0)
@@ -104,17 +104,31 @@ def test_lora_changes_nothing_at_first_and_is_merged_without_a_trace() -> None:
 
 def test_an_average_follows_and_survives_a_checkpoint() -> None:
     model = torch.nn.Linear(1, 1)
-    average = Average(model, 0.9)
+    average = Average(Learned(model), 0.9)
     values = []
     for k in range(200):
         with torch.no_grad():
             model.weight.fill_(float(k >= 100))
-        average.update(model)
+        average.update()
         values.append(float(average.weights["weight"]))
     assert values[99] == pytest.approx(0, abs=1e-4)
     assert values[100] == pytest.approx(0.1, abs=1e-3)
     assert values[-1] == pytest.approx(1, abs=1e-4)
-    other = Average(model, 0.9)
+    other = Average(Learned(model), 0.9)
     other.unpack(average.pack())
     assert other.steps == 200
     assert torch.equal(other.weights["weight"], average.weights["weight"])
+
+
+def test_only_weights_that_learn_are_kept() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    model[0].requires_grad_(False)
+    learned = Learned(model)
+    kept = {name: tensor.clone() for name, tensor in learned.now().items()}
+    assert set(kept) == {"1.weight", "1.bias"}
+    before = model[0].weight.clone()
+    with torch.no_grad():
+        model[1].weight.fill_(7)
+    learned.put(kept)
+    assert torch.equal(model[1].weight, kept["1.weight"])
+    assert torch.equal(model[0].weight, before)
