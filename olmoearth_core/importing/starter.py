@@ -37,7 +37,8 @@ def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGe
     window = _window(found, resolution)
     classes = [f"    - {{name: {json.dumps(c, ensure_ascii=False)}, color: {json.dumps(colour)}}}"
                for c, colour in zip(labels.classes, colours(len(labels.classes)), strict=True)]  # fmt: skip
-    lines = [f"name: {json.dumps(name)}", "task:", "  classes:", *classes]
+    kind = ["  kind: classification"] if found.kind == "patches" else []  # a class each, not a class a pixel
+    lines = [f"name: {json.dumps(name)}", "task:", *kind, "  classes:", *classes]
     lines += ["labels:", *_labels(source, found, labels, anchor)]
     lines += ["imagery:", f"  catalogue: {json.dumps(source + '/catalog.json')}"]
     lines += [f"  crs: {crs}"] if crs else []
