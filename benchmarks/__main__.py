@@ -9,11 +9,14 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    calls = [[HERE / "bench_encoders.py"], [HERE / "training_set.py"], [HERE / "fetch.py"]]
+    calls: list[list[Path]] = [
+        [HERE / name] for name in ("bench_encoders.py", "training_set.py", "training_loop.py", "fetch.py")
+    ]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
         calls.append([HERE / "compose.py", Path(data) / "reservoir" / "catalog.json"])
+        calls.append([HERE / "finetuning.py"])
     else:
-        print("compose: left out, OLMOEARTH_TEST_DATA does not name the real data sets")
+        print("compose, finetuning: left out, OLMOEARTH_TEST_DATA does not name the real data sets")
     for call in calls:
         print(f"== {call[0].name}", flush=True)
         subprocess.run([sys.executable, *map(str, call)], check=True)

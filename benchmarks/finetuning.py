@@ -26,11 +26,7 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 TITLES = {
     "another_day": ("Reservoir, another day", "IoU of water on 2021-07-16, learned on 2020-06-21 and 2020-09-14", 0.92),
-    "another_half": (
-        "Reservoir, another half",
-        "IoU of water in the east half of 2020-06-21, learned in the west",
-        0.96,
-    ),
+    "another_half": ("Reservoir, another half", "IoU of water east on 2020-06-21, learned in the west", 0.96),
     "eurosat": ("EuroSAT, 200 patches", "accuracy over five folds, every patch answered once", 0.88),
     "forest": ("Tree cover in Romania", "R2 of the east half, learned in the west, twelve monthly medians", 0.90),
 }
@@ -52,10 +48,10 @@ def main(names: list[str]) -> None:
 
 
 INTRODUCTION = """\
-Plans (head, learning rate, loss) are chosen on training data alone, among those written in `benchmarks/finetuning_*.py`; the
-last epoch is kept, one seed, and the test is read once. In brackets 95 % intervals by resampling blocks of ground (of EuroSAT
-patches; they hold the test ground fixed in kind, and say nothing of other seeds). Differences are paired: same pixels, same
-blocks. `galileo-nano, pretrained` has Galileo's published weights; random weights beside.
+What is chosen (loss, head, learning rate) is chosen on training data alone, among what
+`benchmarks/finetuning_*.py` list; the last epoch of one seed is kept, and the test is read once. In brackets 95 %
+intervals from resampled blocks of ground (of EuroSAT: patches); they say nothing of other seeds. Differences are paired:
+same pixels, same blocks. "pretrained" is Galileo nano with its published weights.
 """
 
 

@@ -24,7 +24,7 @@ CLEAR = (2, 4, 5, 6, 7, 11)
 """Classes of SCL that show the ground: dark, vegetation, bare, water, unclassified, snow."""
 YEARS = ("2017", "2018", "2019")
 CELL, PIECE, WINDOW, STRIDE = 2, 5, 20, 10
-"""Pixels (10 m) a cell of tree cover, cells a piece that is judged as one, pixels a window, and from one to the next."""
+"""Pixels of 10 m in a cell of tree cover; cells in a piece, judged as one; pixels of a window, and to the next one."""
 FOREST = "random forest"
 SCORE = ("r2",)
 
@@ -142,9 +142,8 @@ class Ground:
     def _sample(self, top: int, left: int, size: int) -> Sample:
         here = (..., slice(top, top + size), slice(left, left + size))
         values = self.cover[here]
-        return Sample(
-            {S2: self.pixels[here]}, {S2: self.clear[here]}, self.dates, {"main": Truth(_strata(values), values)}
-        )
+        truth = Truth(_strata(values), values)
+        return Sample({S2: self.pixels[here]}, {S2: self.clear[here]}, self.dates, {"main": truth})
 
     def _cells_of(self, sample: Sample) -> Sample:
         """The same at 20 m: means of four pixels, clear where all are."""
@@ -158,10 +157,8 @@ class Ground:
         def read(rows: Sequence[int]) -> list[Sample]:
             return [samples[row] for row in rows]
 
-        strata = len(self.subject.layout.strata)
-        return gather(read, {"all": range(len(samples))}, {"main": self.subject.task}, {"main": strata}, at_once=8)[
-            "all"
-        ]
+        rows, strata = range(len(samples)), len(self.subject.layout.strata)
+        return gather(read, {"all": rows}, {"main": self.subject.task}, {"main": strata}, at_once=8)["all"]
 
 
 def _months(path: Any, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

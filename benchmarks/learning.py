@@ -163,9 +163,8 @@ def learn(
 def seen(model: Predictor, windows: Windows, folder: Path) -> Embedded:
     """What the frozen encoder of `model` makes of windows, in memory."""
     kept = embed(model, windows, folder, batch_size=8, progress=Silent(), meter=Meter())
-    return replace(
-        kept, features=np.array(kept.features), pixels=None if kept.pixels is None else np.array(kept.pixels)
-    )
+    pixels = None if kept.pixels is None else np.array(kept.pixels)
+    return replace(kept, features=np.array(kept.features), pixels=pixels)
 
 
 def part(kept: Embedded, places: np.ndarray) -> Embedded:

@@ -95,8 +95,8 @@ def main() -> None:
     text = (
         f"Windows of {SIZE} px, {len(BANDS)} bands, batches of {BATCH}; medians of interleaved repeats. Whole loop: "
         "reading, augmenting, forward, backward, optimizer, metrics of validation, history and checkpoint of an epoch; "
-        "bare: forward and backward (and validation's forward) on the same tensors in memory. Waiting: the share of the "
-        f"time that the device waited for windows. The goal: 0.95.\n\n{loop}\n"
+        "bare: forward and backward (and validation's forward) on the same tensors in memory. Waiting: the share of "
+        f"the time that the device waited for windows. The goal: 0.95.\n\n{loop}\n"
         "Training a head on what the frozen encoder kept, against all weights with the head unet, per epoch, metrics "
         f"and checkpoint included. The goal: 20x.\n\n{heads}"
     )
