@@ -81,7 +81,8 @@ class SplitConfig(Section):
     test: float = Field(0.2, ge=0, lt=1)
     seed: int = 0
     buffer: float = Field(0.0, ge=0)
-    """Metres. A training window nearer than this to one of another split is left out, as is one that overlaps it."""
+    """Metres. A training window nearer than this to a block or window of another split is left out; one that overlaps
+    such a window always is."""
     validation_from: Date | None = None
     """kind time: labels from this date on are for validation."""
     test_from: Date | None = None

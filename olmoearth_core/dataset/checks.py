@@ -15,10 +15,11 @@ import pandas as pd
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.dataset.expectations import Check, Result, evaluate
 from olmoearth_core.dataset.label_quality import label_table
+from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.labels.agreement import LOOK_ALIKES, MIN_SHIFT
 from olmoearth_core.labels.leakage import gaps, shared_imagery
-from olmoearth_core.labels.split import SPLITS
+from olmoearth_core.labels.split import SPLITS, block_pixels
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project, SplitConfig, TaskConfig
 
@@ -60,11 +61,21 @@ def _window_table(dataset: Dataset, project: Project) -> pd.DataFrame:
     table["splits_of_place"] = table.groupby(["column", "row"])["split"].transform("nunique")
     table["splits_of_block"] = table.groupby(["block_column", "block_row"])["split"].transform("nunique")
     boxes = [dataset.box(k) for k in range(len(dataset))]
-    table["gap"] = np.minimum(gaps(boxes, list(table["split"])), 1e9)
+    table["gap"] = np.minimum(gaps(boxes, list(table["split"]), _held_out(dataset, project.config.dataset.split)), 1e9)
     table["gap_of_training"] = table["gap"].where(table["split"] == "train", 1e9)
     spans = project.config.imagery.framing.spans
     table["shared_imagery"] = shared_imagery(boxes, list(table["split"]), list(table["date"]), spans).astype(int)
     return table
+
+
+def _held_out(dataset: Dataset, split: SplitConfig) -> list[PixelBox]:
+    """The ground of the blocks for validation and test, from which training keeps the buffer."""
+    if split.kind != "blocks" or not split.buffer:
+        return []
+    size = block_pixels(split, dataset.window_size, dataset.resolution)
+    table = dataset.windows[dataset.windows["split"] != "train"]
+    places = sorted(set(zip(table["block_column"], table["block_row"], strict=True)))
+    return [dataset.grid.box(int(column) * size, int(row) * size, size, size) for column, row in places]
 
 
 def _band_tables(statistics: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

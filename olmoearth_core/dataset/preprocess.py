@@ -33,7 +33,7 @@ from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.labels.frozen import FOLDER, read_blocks
-from olmoearth_core.labels.leakage import seen_elsewhere, too_near
+from olmoearth_core.labels.leakage import must_go
 from olmoearth_core.labels.split import SPLITS, BlockTable, block_of, block_pixels, splits_of
 from olmoearth_core.labels.tasks import TaskLabels, all_windows, read_all
 from olmoearth_core.labels.windows import TrainingWindow
@@ -63,12 +63,7 @@ def preprocess(run: StageRun) -> dict[str, Any]:
     split = project.config.dataset.split
     blocks = _blocks(run)
     splits = splits_of(every, split, blocks)
-    apart = np.zeros(len(every), bool)
-    boxes = [window.box for window in every]
-    if split.kind == "time":
-        apart = seen_elsewhere(boxes, splits, [w.date for w in every], project.config.imagery.framing.spans)
-    else:
-        apart = too_near(boxes, splits, split.buffer)
+    apart = must_go(every, splits, split, blocks, project.config.imagery.framing.spans)
     windows = [window for window, gone in zip(every, apart, strict=True) if not gone]
     splits = [name for name, gone in zip(splits, apart, strict=True) if not gone]
     records = _compose(run, labels, windows)
@@ -175,7 +170,8 @@ def _too_near(split: SplitConfig) -> str:
         return "shows ground and days that a window of another split shows as well (imagery.framing reaches that far)"
     if not split.buffer:
         return "overlaps a window of another split"
-    return f"less than {split.buffer:g} m from a window of another split (dataset.split.buffer)"
+    ground = "a block or window" if split.kind == "blocks" else "a window"
+    return f"less than {split.buffer:g} m from {ground} of another split (dataset.split.buffer)"
 
 
 def _write_windows(

@@ -14,7 +14,9 @@ import shapely
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.labels.labels import Labels
-from olmoearth_core.labels.split import SPLITS
+from olmoearth_core.labels.split import SPLITS, BlockTable, block_of
+from olmoearth_core.labels.windows import TrainingWindow
+from olmoearth_core.project import SplitConfig
 
 OVERLAP = -1.0
 """Gap between windows that have pixels in common."""
@@ -42,15 +44,53 @@ class Leakage:
         return asdict(self)
 
 
-def too_near(boxes: Sequence[PixelBox], splits: Sequence[str], buffer: float) -> np.ndarray:
+def must_go(
+    windows: Sequence[TrainingWindow],
+    splits: Sequence[str],
+    config: SplitConfig,
+    blocks: BlockTable | None,
+    spans: Callable[[date], list[Timestep]],
+) -> np.ndarray:
+    """(N,) bool, the windows that would let one split see what another is for.
+
+    Args:
+        windows: all of them, with the split of each.
+        blocks: where `config` is of kind blocks.
+        spans: date of a label -> its timesteps (`Framing.spans`).
+    """
+    boxes = [window.box for window in windows]
+    if config.kind == "time":
+        return seen_elsewhere(boxes, splits, [window.date for window in windows], spans)
+    return too_near(boxes, splits, config.buffer, held_out_blocks(windows, blocks) if blocks else ())
+
+
+def held_out_blocks(windows: Sequence[TrainingWindow], blocks: BlockTable) -> list[PixelBox]:
+    """The ground of the blocks for validation and test that have windows."""
+    size = blocks.size
+    places = {block_of(window.centre, size): window.box.grid for window in windows}
+    return [
+        grid.box(column * size, row * size, size, size)
+        for (column, row), grid in sorted(places.items(), key=lambda item: item[0])
+        if blocks.splits[column, row] != "train"
+    ]
+
+
+def too_near(
+    boxes: Sequence[PixelBox], splits: Sequence[str], buffer: float, held_out: Sequence[PixelBox] = ()
+) -> np.ndarray:
     """(N,) bool, the windows that have to go: training windows less than `buffer` metres from one of another split,
     or overlapping it, and validation windows that overlap one of the test. Dates make no difference.
+
+    With a buffer, training windows also keep that distance from the whole ground `held_out`, wherever on it there are
+    windows: as labels are added there, what was trained on stays.
     """
     outlines, given = _outlines(boxes), np.asarray(splits, dtype=object)
     gone = np.zeros(len(boxes), bool)
     for split, others, metres in (("validation", ("test",), 0.0), ("train", ("validation", "test"), buffer)):
         mine = np.flatnonzero(given == split)
         theirs = outlines[np.isin(given, others) & ~gone]
+        if metres > 0 and len(held_out):
+            theirs = np.concatenate([theirs, _outlines(held_out)])
         gap = _gaps(outlines[mine], theirs, boxes)
         gone[mine] = gap < metres - 1e-6
     return gone
@@ -72,13 +112,19 @@ def seen_elsewhere(
     return gone
 
 
-def gaps(boxes: Sequence[PixelBox], splits: Sequence[str]) -> np.ndarray:
-    """(N,) float64, metres from each window to the nearest of another split, or OVERLAP; infinite where none is."""
+def gaps(boxes: Sequence[PixelBox], splits: Sequence[str], held_out: Sequence[PixelBox] = ()) -> np.ndarray:
+    """(N,) float64, metres from each window to the nearest of another split, or OVERLAP; infinite where none is.
+
+    From training windows, the ground `held_out` counts as well.
+    """
     outlines, given = _outlines(boxes), np.asarray(splits, dtype=object)
     found = np.full(len(boxes), np.inf)
     for split in set(given):
         mine = given == split
-        found[mine] = _gaps(outlines[mine], outlines[~mine], boxes)
+        theirs = outlines[~mine]
+        if split == "train" and len(held_out):
+            theirs = np.concatenate([theirs, _outlines(held_out)])
+        found[mine] = _gaps(outlines[mine], theirs, boxes)
     return found
 
 

@@ -163,7 +163,7 @@ def test_a_buffer_takes_training_windows_and_lists_them(tmp_path: Path) -> None:
     split = {"block_size": 320, "buffer": 150.0}
     dataset = open_dataset(run_to_dataset(write_shore(tmp_path, {"dataset.split": split})).folder)
     reasons = {item["reason"] for item in json.loads((dataset.folder / "left_out.json").read_text())}
-    assert reasons == {"less than 150 m from a window of another split (dataset.split.buffer)"}
+    assert reasons == {"less than 150 m from a block or window of another split (dataset.split.buffer)"}
     least = labels_json(dataset)["leakage"]["least_distance"]
     assert min(least["train and test"], least["train and validation"]) >= 150
     assert least["validation and test"] >= 0
@@ -262,7 +262,7 @@ def test_a_leak_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The leakage test looks at the final table, not at what was meant: without the rule it fails."""
     from olmoearth_core.dataset import preprocess
 
-    monkeypatch.setattr(preprocess, "too_near", lambda boxes, *_: np.zeros(len(boxes), bool))
+    monkeypatch.setattr(preprocess, "must_go", lambda windows, *_: np.zeros(len(windows), bool))
     with pytest.raises(ExpectationError, match="a training window is 150 m from windows of other splits"):
         run_to_dataset(write_shore(tmp_path, {"dataset.split": {"block_size": 320, "buffer": 150.0}}))
     assert leakage.OVERLAP < 0
