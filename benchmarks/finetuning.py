@@ -50,8 +50,8 @@ def main(names: list[str]) -> None:
 INTRODUCTION = """\
 What is chosen (loss, head, learning rate) is chosen on training data alone, among what
 `benchmarks/finetuning_*.py` list; the last epoch of one seed is kept, and the test is read once. In brackets 95 %
-intervals from resampled blocks of ground (of EuroSAT: patches); they say nothing of other seeds. Differences are paired:
-same pixels, same blocks. "pretrained" is Galileo nano with its published weights.
+intervals from resampled blocks of ground (of EuroSAT: patches); they say nothing of other seeds. Differences are
+paired: same pixels, same blocks. "pretrained" is Galileo nano with its published weights.
 """
 
 

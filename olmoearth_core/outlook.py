@@ -11,11 +11,10 @@ from olmoearth_core.imagery.modality import get_modality
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.imagery.search import freeze_label_scenes
 from olmoearth_core.labels.frozen import freeze_blocks, read_blocks
-from olmoearth_core.labels.labels import read_labels
-from olmoearth_core.labels.leakage import seen_elsewhere, too_near
+from olmoearth_core.labels.leakage import must_go
 from olmoearth_core.labels.split import SPLITS, splits_of
 from olmoearth_core.labels.targets import count_pixels
-from olmoearth_core.labels.windows import windows_of
+from olmoearth_core.labels.tasks import all_windows, read_all
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -61,18 +60,14 @@ def outlook(project: Project, progress: Progress) -> Outlook:
         CoreError: the labels, the catalogue or the table of blocks cannot be used.
     """
     config = project.config
-    labels = read_labels(project)
-    windows = windows_of(project, labels)
+    every = read_all(project)
+    windows, labels = all_windows(project, every), next(iter(every.values()))
     names = config.task.strata
     pixels, _ = count_pixels(labels, windows, progress)
     split = config.dataset.split
     blocks = read_blocks(freeze_blocks(project, progress)) if split.kind == "blocks" else None
     splits = splits_of(windows, split, blocks)
-    boxes = [window.box for window in windows]
-    if split.kind == "time":
-        gone = seen_elsewhere(boxes, splits, [window.date for window in windows], config.imagery.framing.spans)
-    else:
-        gone = too_near(boxes, splits, split.buffer)
+    gone = must_go(windows, splits, split, blocks, config.imagery.framing.spans)
     labelled = pixels.any(axis=1)
     member = {name: np.array(splits) == name for name in SPLITS}
     total = max(int(pixels.sum()), 1)

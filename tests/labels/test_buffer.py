@@ -1,4 +1,4 @@
-"""No training pixel lies within dataset.split.buffer of a test block or window, whatever the labels, also when more come.
+"""No training pixel lies within dataset.split.buffer of a test block or window, whatever the labels, old or new.
 
 From labels to splits with the functions that the stages call, and measured by hand: pixel against pixel.
 """
@@ -34,7 +34,7 @@ Made = tuple[list[TrainingWindow], list[str], np.ndarray, BlockTable]
 def labels_of(seed: int, count: int, shape: str) -> Labels:
     """Points or polygons of two classes and dates, scattered over 3 km."""
     random = np.random.default_rng(seed)
-    corners = random.uniform(0, 3000, (count, 2)) + [LEFT, TOP - 3000]
+    corners = random.uniform(0, 3000, (count, 2)) + np.array([LEFT, TOP - 3000])
     if shape == "points":
         geometries = list(shapely.points(corners))
     else:
