@@ -35,7 +35,11 @@ class AugmentConfig(Section):
 
 
 def _augment(value: Any) -> Any:
-    return {True: AugmentConfig(), False: AugmentConfig.none()}[value] if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return AugmentConfig() if value else AugmentConfig.none()
+    if not isinstance(value, dict | AugmentConfig):
+        raise ValueError(f"expected true, false, or keys below it, found {value!r}")
+    return value
 
 
 Recipe = Literal["auto", "head_only", "freeze_then_unfreeze", "layer_decay", "lora", "full"]

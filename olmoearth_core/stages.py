@@ -202,7 +202,7 @@ _ALL = (
         settings=lambda p: {
             "name": p.config.name,
             "task": {
-                **_dump(p.config.task, "name", "kind", "unit", "range"),
+                **_dump(p.config.task, *(["name"] if p.config.task.range else []), "kind", "unit", "range"),
                 "classes": [_dump(c) for c in p.config.task.classes],
             },
             "map": _dump(p.config.map, "date", "min_area"),

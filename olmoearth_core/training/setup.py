@@ -290,11 +290,11 @@ def base_encoder(project: Project) -> tuple[Encoder, BaseWeights]:
         return encoder, BaseWeights.model_validate(encoder.origin.card())
     local = project.path(weights)
     source = str(local) if "://" not in weights and local.exists() else weights
-    encoder = load_encoder(source, name=name, precision="fp32", device="cpu")
-    if encoder.name != name:
-        raise CheckpointError(
-            f"model.weights: {weights} holds {encoder.name}, but model.encoder says {name}; make them agree."
-        )
+    try:
+        encoder = load_encoder(source, name=name, precision="fp32", device="cpu")
+    except CheckpointError as error:  # named as project.yaml does, not by its place on this machine
+        told = str(error).replace(source, weights).replace(f"but {name} was", f"but {name} (model.encoder) was")
+        raise CheckpointError(f"model.weights: {told}") from error
     origin = encoder.origin.card()
     if origin["source"] == source:  # may be an absolute path here; a folder that knows an older origin keeps that
         origin["source"] = weights

@@ -18,10 +18,11 @@ from samples import S1, S2, cubes, days
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models import build_encoder, load_encoder, save_encoder
-from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TrainingSet
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
 from olmoearth_core.models.galileo import GROUPS, Galileo
 from olmoearth_core.models.galileo_config import named, with_ndvi
-from olmoearth_core.models.segmenter import Segmenter, load_model, save_model
+from olmoearth_core.models.model_folder import load_model, save_model
+from olmoearth_core.models.predictor import build_predictor
 from olmoearth_core.validate import _model
 
 UNREAD = {
@@ -253,8 +254,7 @@ def test_a_model_on_it_learns_and_survives_its_folder(folder: Path, tmp_path: Pa
     card = ModelCard(
         encoder=encoder.name,
         base=BaseWeights.model_validate(encoder.origin.card()),
-        head=HeadSpec(hidden=8),
-        classes=["land", "water"],
+        tasks=[TaskCard(classes=["land", "water"], head=HeadSpec(hidden=8))],
         bands=bands,
         patch_size=4,
         window_size=16,
@@ -266,7 +266,7 @@ def test_a_model_on_it_learns_and_survives_its_folder(folder: Path, tmp_path: Pa
         intended_use="Tests.",
         restrictions=[],
     )
-    model = Segmenter(encoder, card.head, classes=2, bands=bands, patch_size=4, resolution=10.0).train()
+    model = build_predictor(encoder, card).train()
     inputs, dates = cubes((S2, S1), 4, 2, 16, 16), days(4, 2)
     inputs[S2] = inputs[S2][:, :, :4]
     valid = {m: np.ones((4, 2, 16, 16), bool) for m in inputs}
@@ -275,7 +275,7 @@ def test_a_model_on_it_learns_and_survives_its_folder(folder: Path, tmp_path: Pa
     losses = []
     torch.manual_seed(0)
     for _ in range(12):
-        loss = torch.nn.functional.cross_entropy(model(inputs, dates, valid), target)
+        loss = torch.nn.functional.cross_entropy(model(inputs, dates, valid)["main"], target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -284,6 +284,6 @@ def test_a_model_on_it_learns_and_survives_its_folder(folder: Path, tmp_path: Pa
     save_model(tmp_path / "model", model, card)
     again = load_model(tmp_path / "model", device="cpu", precision="fp32")
     with torch.inference_mode():
-        expected = model.eval()(inputs, dates, valid)
-        assert torch.equal(again.segmenter(inputs, dates, valid), expected)
+        expected = model.eval()(inputs, dates, valid)["main"]
+        assert torch.equal(again.predictor(inputs, dates, valid)["main"], expected)
     assert "licence: MIT" in (tmp_path / "model" / "card.md").read_text()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.training.answers import Answer
 
@@ -50,18 +51,12 @@ def tree_cover(windows: int, seed: int = 0, *, size: int = 8, noise: float = 10.
 
 
 @dataclass(frozen=True)
-class Known:
-    strata: np.ndarray
-    values: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Seen:
     """A sample as a training set gives it, with the truth of one task."""
 
     inputs: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
-    truths: dict[str, Known]
+    truths: dict[str, Truth]
 
 
 def window(row: int, *, rare: bool = False) -> Seen:
@@ -81,8 +76,8 @@ def window(row: int, *, rare: bool = False) -> Seen:
         {"sentinel2_l2a": np.where(valid[:, None], cube, 0).astype(np.uint16)},
         {"sentinel2_l2a": valid},
         {
-            "trees": Known(strata, np.where(seen, values, np.nan).astype(np.float32)),
-            "shore": Known(np.where(seen, water, IGNORE).astype(np.uint8)),
-            "events": Known(event),
+            "trees": Truth(strata, np.where(seen, values, np.nan).astype(np.float32)),
+            "shore": Truth(np.where(seen, water, IGNORE).astype(np.uint8)),
+            "events": Truth(event),
         },
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from judging import EVENTS, SHORE, TREES, Known, Seen, SomeTask, window
+from judging import EVENTS, SHORE, TREES, Seen, SomeTask, window
 
+from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.training import baselines
 from olmoearth_core.training.answers import thinned
@@ -90,8 +91,8 @@ def test_a_missing_timestep_is_the_mean_of_the_others() -> None:
 
 def test_one_class_or_nothing_gives_no_forest() -> None:
     def unlabelled(rows: Sequence[int]) -> list[Seen]:
-        none = {name: Known(np.full((8, 8), IGNORE, np.uint8)) for name in ("shore", "trees", "events")}
-        none["trees"] = Known(none["trees"].strata, np.full((8, 8), np.nan, np.float32))
+        none = {name: Truth(np.full((8, 8), IGNORE, np.uint8)) for name in ("shore", "trees", "events")}
+        none["trees"] = Truth(none["trees"].strata, np.full((8, 8), np.nan, np.float32))
         return [Seen(window(row).inputs, window(row).valid, none) for row in rows]
 
     for name, task in (("shore", SHORE), ("trees", TREES), ("events", EVENTS)):
@@ -104,7 +105,7 @@ def test_windows_without_labels_are_answered_without_any() -> None:
     fitted = forest("events", EVENTS)
 
     def unlabelled(rows: Sequence[int]) -> list[Seen]:
-        none = {"events": Known(np.full((8, 8), IGNORE, np.uint8))}
+        none = {"events": Truth(np.full((8, 8), IGNORE, np.uint8))}
         return [Seen(window(row).inputs, window(row).valid, none) for row in rows]
 
     answer = next(fitted.answers(unlabelled, [1, 2]))  # type: ignore[arg-type]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judging import EVENTS, SHORE, TREES, Known, Seen, SomeTask, window
+from judging import EVENTS, SHORE, TREES, Seen, SomeTask, window
 from training_set import write_training_set
 
+from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.models.card_text import score_lines
@@ -49,7 +50,7 @@ class Model:
             known = values[0] is not None
             yield Answer(np.array(part), np.stack(strata), np.stack(values) if known else None, np.stack(scores))
 
-    def _answer(self, row: int, truth: Known, task: Task) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def _answer(self, row: int, truth: Truth, task: Task) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         random = np.random.default_rng((row, 9))
         if task.kind == "regression":
             assert truth.values is not None
@@ -211,7 +212,7 @@ def test_the_page_stays_small_however_many_classes_and_windows(tmp_path: Path) -
         for row in rows:
             random = np.random.default_rng(row)
             cube = random.integers(1, 9000, (1, 4, 80, 80)).astype(np.uint16)
-            truth = Known(random.integers(10, size=(80, 80)).astype(np.uint8))
+            truth = Truth(random.integers(10, size=(80, 80)).astype(np.uint8))
             samples.append(Seen({"sentinel2_l2a": cube}, {"sentinel2_l2a": np.ones((1, 80, 80), bool)}, {"ten": truth}))
         return samples
 

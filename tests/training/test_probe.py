@@ -269,7 +269,7 @@ def test_what_cannot_be_probed_is_refused_with_the_reason(project: Project, data
         _probe(project, dataset, split="train")
     with pytest.raises(ProjectError, match="'roads' is no task of shore; its tasks are main"):
         _probe(project, dataset, task="roads")
-    with pytest.raises(CheckpointError, match=r"holds v1\.1-nano, but model.encoder says v1\.1-tiny"):
+    with pytest.raises(CheckpointError, match=r"holds v1\.1-nano, but v1\.1-tiny \(model\.encoder\) was asked for"):
         _probe(project, dataset, candidates=[Candidate("v1.1-tiny", "base")])
     few = write_training_set(tmp_path / "few", lambda _split, sample: sample, ("train", "test"))
     with pytest.raises(TrainingError, match="The validation split has no labelled pixel that can be seen"):
