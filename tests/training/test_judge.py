@@ -120,7 +120,7 @@ def test_a_segmentation_is_judged_once_and_told_to_people(dataset: Dataset, tmp_
     assert not page.loaded
     assert "cell-0-1" in page.links  # land taken for water leads to the windows behind it
     assert baseline["sentence"] in text
-    assert "20200701_16" in text
+    assert "20200616_16" in text
     assert re.search(r"2020-07-01, \d+\.\d{4}° N, \d+\.\d{4}° E", text)
 
 
