@@ -65,7 +65,7 @@ romania_forest: $(INSTALLED)  ## NetCDF cubes and a raster of labels, imported: 
 	$(BIN)/olmoearth import "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_10m.nc" \
 	  "$(OLMOEARTH_TEST_DATA)/romania_forest/sentinel2_cube_subset_romania_20m.nc" \
 	  --to projects/romania_forest/source --labels "$(OLMOEARTH_TEST_DATA)/romania_forest/tree_cover_density_2018.tif" \
-	  --class open=0-49 --class forest=50-100
+	  --value tree_cover_density --range 0,100 --unit %
 	$(BIN)/olmoearth run projects/romania_forest
 
 clean:

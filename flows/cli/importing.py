@@ -77,6 +77,19 @@ def import_(
         str,
         typer.Option(help="Property of vector files, or column of tables, with the class.", rich_help_panel=LABELS),
     ] = "class",
+    value: Annotated[
+        str | None,
+        typer.Option(
+            help="What was measured: property of vector files or column of tables; rasters hold it in band 1. "
+            "Instead of classes, with --range.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option("--range", help="Values that are possible: 0,100.", rich_help_panel=LABELS),
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of --value.", rich_help_panel=LABELS)] = None,
     label_date: Annotated[
         str | None,
         typer.Option(help="Day that labels without a date are true for: 2024-05-01.", rich_help_panel=LABELS),
@@ -89,7 +102,7 @@ def import_(
     """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
     from olmoearth_core.errors import SourceError
     from olmoearth_core.importing.importing import Labelling, import_data
-    from olmoearth_core.importing.labelling import parse_classes
+    from olmoearth_core.importing.labelling import parse_classes, parse_measured
     from olmoearth_core.importing.source import Options
 
     if to is None and project is None:
@@ -109,7 +122,8 @@ def import_(
     )
     target = to if to is not None else Path(str(project)) / "source"
     day = None if label_date is None else _moment("--label-date", label_date).date()
-    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property, day, crs)
+    measured = parse_measured(value, value_range, unit, classes=bool(classes))
+    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property, day, crs, measured)
     with progress(as_json) as listener:
         made = import_data(
             sources, target, options, labelling=labelling, project=project, progress=listener, again=replace

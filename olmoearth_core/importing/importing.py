@@ -21,7 +21,15 @@ from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.errors import SourceError
 from olmoearth_core.importing.bands import CIRRUS, MASK
 from olmoearth_core.importing.cubes import is_cube, read_cubes
-from olmoearth_core.importing.labelling import ClassValues, LabelSet, partners_labels, patch_labels, write_labels
+from olmoearth_core.importing.labelling import (
+    ClassValues,
+    LabelSet,
+    Measured,
+    measured_labels,
+    partners_labels,
+    patch_labels,
+    write_labels,
+)
 from olmoearth_core.importing.outlines import read_outlines
 from olmoearth_core.importing.patches import looks_like_patches, read_patches
 from olmoearth_core.importing.source import Found, Level, Options
@@ -49,6 +57,7 @@ class Labelling:
         class_property: property of vector files, column of CSV tables, with the class.
         day: what labels that say no date are true for; the day of the imagery when not given.
         crs: of CSV tables with x and y.
+        measured: labels are values of this, not classes.
     """
 
     files: Sequence[Path] = ()
@@ -56,6 +65,7 @@ class Labelling:
     class_property: str = "class"
     day: date | None = None
     crs: str | None = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -249,12 +259,17 @@ def _import_outlines(path: Path, target: Path, work: Path, labelling: Labelling,
 
 def _labels(found: Found, labelling: Labelling) -> LabelSet | None:
     if labelling.files:
-        labels = partners_labels(
-            labelling.files, labelling.class_property, labelling.classes or {}, labelling.day, labelling.crs
-        )
+        if labelling.measured is not None:
+            labels = measured_labels(labelling.files, labelling.measured, labelling.day, labelling.crs)
+        else:
+            labels = partners_labels(
+                labelling.files, labelling.class_property, labelling.classes or {}, labelling.day, labelling.crs
+            )
         if labelling.day is not None and not labels.undated:
             raise SourceError("--label-date: every label file says its dates itself (start_datetime). Leave it out.")
         return labels
+    if labelling.measured is not None:
+        raise SourceError(f"--value {labelling.measured.name}: name the files that hold it with --labels.")
     return patch_labels(found.scenes) if found.kind == "patches" else None
 
 
@@ -270,7 +285,8 @@ def _named(yaml: str, project: Path | None, target: Path) -> str:
         return yaml
     if not yaml:
         raise SourceError(
-            "--project needs labels: give a vector file with a class property, or a raster of classes, with --labels"
+            "--project needs labels: give a vector file with a class property, or a raster of classes, with --labels; "
+            "or what was measured, with --labels and --value"
         )
     name = project.resolve().name
     text = yaml.replace('name: "imported"', f'name: "{name}"', 1)

@@ -16,7 +16,7 @@ from olmoearth_core.errors import SourceError
 from olmoearth_core.importing.source import SourceScene, outline
 from olmoearth_core.importing.write import write_outlines
 from olmoearth_core.labels import table
-from olmoearth_core.labels.vector import read_vector
+from olmoearth_core.labels.vector import VectorFile, read_vector
 from olmoearth_core.project import MAX_CLASSES
 
 FOLDER = "labels"
@@ -27,6 +27,21 @@ _MANY = 20
 
 Values = str | int | float
 ClassValues = list[Values]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured: labels of a regression.
+
+    Attributes:
+        name: property of vector files, column of CSV tables; rasters hold it in band 1.
+        limits: the least and the largest value that is possible.
+        unit: "%", "t/ha".
+    """
+
+    name: str
+    limits: tuple[float, float]
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,8 @@ class LabelSet:
         undated: names of the partner's files whose labels say no date.
         day: what those are true for, where the partner says so.
         crs: of the coordinates in CSV tables, where the partner says so.
+        measured: of values instead of classes.
+        of_windows: each label is a class of the window around it, not of its pixels.
     """
 
     files: Mapping[str, Path | None]
@@ -50,6 +67,8 @@ class LabelSet:
     undated: Sequence[str] = ()
     day: date | None = None
     crs: str | None = None
+    measured: Measured | None = None
+    of_windows: bool = False
 
 
 def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
@@ -61,7 +80,7 @@ def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
     counts = Counter(scene.label for scene in scenes if scene.label is not None)
     classes: dict[str, ClassValues] = {name: [] for name in sorted(counts)}
     _check_number(classes, "the patches")
-    return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())))
+    return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())), of_windows=True)
 
 
 def partners_labels(
@@ -110,6 +129,30 @@ def partners_labels(
     return LabelSet(copies, chosen, dict(sorted(counts.items())), class_property, undated, day, crs if tables else None)
 
 
+def measured_labels(
+    files: Sequence[Path], measured: Measured, day: date | None = None, crs: str | None = None
+) -> LabelSet:
+    """The measured values in a partner's own files; arguments and errors as for `partners_labels`."""
+    copies: dict[str, Path | None] = {}
+    undated = []
+    for path in files:
+        if (place := f"{FOLDER}/{path.name}") in copies:
+            raise SourceError(f"{path}: a second file named {path.name} for --labels; rename one")
+        copies[place] = path
+        if path.suffix.lower() in _RASTERS:
+            _raster_values(path, up_to=None, bands=None)
+            undated.append(path.name)
+            continue
+        file, kind = _read(path, crs)
+        if measured.name not in file.columns:
+            found = ", ".join(file.columns) or "none"
+            raise SourceError(f"{path}: has no {kind} '{measured.name}'; it has: {found}. Give it with --value.")
+        if "start_datetime" not in file.columns:
+            undated.append(path.name)
+    tables = any(path.suffix.lower() in table.SUFFIXES for path in files)
+    return LabelSet(copies, {}, {}, undated=undated, day=day, crs=crs if tables else None, measured=measured)
+
+
 def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) -> None:
     """Write or copy the label files below `folder`."""
     for place, source in labels.files.items():
@@ -155,6 +198,28 @@ def parse_classes(texts: Sequence[str]) -> dict[str, ClassValues]:
     return classes
 
 
+def parse_measured(name: str | None, limits: str | None, unit: str | None, *, classes: bool) -> Measured | None:
+    """--value height --range 0,50 --unit m; None where none of them is given.
+
+    Raises:
+        SourceError: one lacks, classes are given as well, or the range is none.
+    """
+    if name is None:
+        if limits is not None or unit is not None:
+            raise SourceError("--range and --unit are about measured values: name them with --value.")
+        return None
+    if classes:
+        raise SourceError(f"--value {name}: labels are values or classes; leave out --class, or --value.")
+    if limits is None:
+        raise SourceError(f"--value {name}: say which values are possible, for example --range 0,100.")
+    ends = [_number(part.strip()) for part in limits.split(",")]
+    if len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
+        low, high = (float(end) for end in ends)
+        if np.isfinite([low, high]).all() and low < high:
+            return Measured(name, (low, high), unit or "")
+    raise SourceError(f"--range {limits}: expected the least and the largest value that is possible, like 0,100")
+
+
 def _number(text: str) -> Values:
     for kind in (int, float):
         try:
@@ -176,11 +241,9 @@ def _check_number(classes: Mapping[str, Any], where: str) -> None:
 
 def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str], bool]:
     """(features of each class, whether they have dates) of a vector file or CSV table."""
-    is_table = path.suffix.lower() in table.SUFFIXES
-    file = table.read_table(path, str(path), crs) if is_table else read_vector(path, str(path))
+    file, kind = _read(path, crs)
     if key not in file.columns:
         found = ", ".join(file.columns) or "none"
-        kind = "column" if is_table else "property"
         raise SourceError(f"{path}: has no {kind} '{key}'; it has: {found}. Give --class-property.")
     values = file.columns[key]
     missing = [i for i, value in enumerate(values) if value is None or value != value or not str(value).strip()]
@@ -190,14 +253,21 @@ def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str]
     return Counter(str(name).strip() for name in names), "start_datetime" in file.columns
 
 
-def _raster_values(path: Path, up_to: int | None = _MANY) -> list[int]:
+def _read(path: Path, crs: str | None) -> tuple[VectorFile, str]:
+    """(vector file or CSV table, what its properties are called)."""
+    if path.suffix.lower() in table.SUFFIXES:
+        return table.read_table(path, str(path), crs), "column"
+    return read_vector(path, str(path)), "property"
+
+
+def _raster_values(path: Path, up_to: int | None = _MANY, bands: int | None = 1) -> list[int]:
     """The values of a label raster that are not nodata, at most `up_to` different ones; none when `up_to` is None."""
     import rasterio
     from rasterio.errors import RasterioError
 
     try:
         with rasterio.open(path) as file:
-            if file.crs is None or file.count != 1:
+            if file.crs is None or bands not in (None, file.count):
                 raise SourceError(
                     f"{path}: " + ("states no CRS" if file.crs is None else f"has {file.count} bands; labels have one")
                 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import colorsys
 import datetime as dt
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 
 import shapely
@@ -14,8 +16,9 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.framing import MAX_TIMESTEPS
 from olmoearth_core.imagery.sampling import SourceGrid
-from olmoearth_core.importing.labelling import LabelSet
+from olmoearth_core.importing.labelling import LabelSet, Measured
 from olmoearth_core.importing.source import Found, corners, to_degrees
+from olmoearth_core.labels.raster import SUFFIXES
 
 EUROPE = "EPSG:3035"
 DAYS = 30
@@ -37,8 +40,11 @@ def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGe
     window = _window(found, resolution)
     classes = [f"    - {{name: {json.dumps(c, ensure_ascii=False)}, color: {json.dumps(colour)}}}"
                for c, colour in zip(labels.classes, colours(len(labels.classes)), strict=True)]  # fmt: skip
-    kind = ["  kind: classification"] if found.kind == "patches" else []  # a class each, not a class a pixel
-    lines = [f"name: {json.dumps(name)}", "task:", *kind, "  classes:", *classes]
+    lines = [f"name: {json.dumps(name)}", "task:"]
+    if labels.measured is not None:
+        lines += _task(labels.measured)
+    else:
+        lines += [*(["  kind: classification"] if labels.of_windows else []), "  classes:", *classes]
     lines += ["labels:", *_labels(source, found, labels, anchor)]
     lines += ["imagery:", f"  catalogue: {json.dumps(source + '/catalog.json')}"]
     lines += [f"  crs: {crs}"] if crs else []
@@ -47,6 +53,14 @@ def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGe
     lines += ["model:", "  encoder: v1.1-nano", f"  patch_size: {PATCH}", f"  window_size: {window}", "training: {}"]
     lines += ["map:", f"  area: {json.dumps(source + '/area.geojson')}", f"  date: {anchor}", "  tile_size: 256"]
     return "\n".join(lines) + "\n"
+
+
+def _task(measured: Measured) -> list[str]:
+    """A regression; its name is that of the values, as a task may be named."""
+    name = re.sub(r"[^a-z0-9_-]+", "_", measured.name.lower()).strip("_-")[:63] or "values"
+    low, high = measured.limits
+    unit = [f"  unit: {json.dumps(measured.unit, ensure_ascii=False)}"] if measured.unit else []
+    return [f"  name: {json.dumps(name)}", "  kind: regression", *unit, f"  range: [{low!r}, {high!r}]"]
 
 
 def framing_of(days: Sequence[dt.date]) -> tuple[str, dt.date]:
@@ -85,6 +99,9 @@ def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> lis
     lines = [f"  files: {json.dumps([f'{source}/{place}' for place in labels.files], ensure_ascii=False)}"]
     if labels.class_property != "class":
         lines.append(f"  class_property: {json.dumps(labels.class_property, ensure_ascii=False)}")
+    vectors = any(Path(place).suffix.lower() not in SUFFIXES for place in labels.files)
+    if labels.measured is not None and vectors and labels.measured.name != "value":
+        lines.append(f"  value_property: {json.dumps(labels.measured.name, ensure_ascii=False)}")
     mapped = {name: values for name, values in labels.classes.items() if values and values != [name]}
     if mapped:
         lines.append("  classes:")
@@ -93,7 +110,7 @@ def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> lis
         lines.append(f"  crs: {json.dumps(labels.crs)}")
     if labels.undated:
         lines.append(f"  date: {labels.day or anchor}")
-    if found.kind == "patches":
+    if labels.of_windows:
         lines.append("  windows: centred")
     return lines
 

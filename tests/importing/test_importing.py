@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from olmoearth_core.framing import PointInTime
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.compose import compose
 from olmoearth_core.importing.importing import Imported, Labelling, import_data
-from olmoearth_core.importing.labelling import parse_classes
+from olmoearth_core.importing.labelling import Measured, parse_classes, parse_measured
 from olmoearth_core.importing.source import Options
 from olmoearth_core.labels.labels import read_labels
 from olmoearth_core.progress import Silent
@@ -289,6 +290,52 @@ def test_a_project_with_a_raster_of_labels(tmp_path: Path) -> None:
     write_tiff(tmp_path / "classes.tif", density // 50, nodata=2)
     made = import_data([tmp_path / "place.nc"], tmp_path / "q", labelling=Labelling([tmp_path / "classes.tif"]))
     assert list(made.classes) == ["0", "1"]
+
+
+def test_a_project_with_a_raster_of_what_was_measured(tmp_path: Path) -> None:
+    """Values instead of classes: the project is a regression."""
+    density = (np.arange(48 * 48).reshape(48, 48) % 101).astype(np.uint8)
+    write_tiff(tmp_path / "density.tif", density, nodata=255)
+    measured = parse_measured("Tree cover", "0, 100", "%", classes=False)
+    made = import_with(tmp_path, Labelling([tmp_path / "density.tif"], measured=measured))
+    assert made.classes == {}
+    config = load_project(tmp_path / "p").config
+    assert (config.task.name, config.task.kind, config.task.unit) == ("tree_cover", "regression", "%")
+    assert config.task.range == (0, 100)
+    assert (config.labels.value_property, str(config.labels.date)) == ("value", "2024-01-01")
+    assert read_labels(load_project(tmp_path / "p")).rasters[0].amounts.sum() > 0
+
+
+def test_a_project_with_measured_points(tmp_path: Path) -> None:
+    path = tmp_path / "plots.csv"
+    path.write_text("\n".join(["x,y,height_m", *(f"{LEFT + 55 + 20 * i},{TOP - 55},{i}.5" for i in range(4))]) + "\n")
+    measured = parse_measured("height_m", "0,60", None, classes=False)
+    import_with(tmp_path, Labelling([path], crs="EPSG:32631", measured=measured))
+    project = load_project(tmp_path / "p")
+    assert project.config.labels.value_property == "height_m"
+    assert read_labels(project).frame["value"].tolist() == [0.5, 1.5, 2.5, 3.5]
+    wrong = Labelling([path], crs="EPSG:32631", measured=Measured("tall", (0, 60)))
+    with pytest.raises(SourceError, match=r"has no column 'tall'; it has: x, y, height_m\. Give it with --value"):
+        import_data([tmp_path / "place.nc"], tmp_path / "q", labelling=wrong)
+    with pytest.raises(SourceError, match="--value tall: name the files that hold it with --labels"):
+        import_data([tmp_path / "place.nc"], tmp_path / "q", labelling=replace(wrong, files=()))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (("height", None, None, False), "--value height: say which values are possible, for example --range 0,100"),
+        (("height", "5", None, False), "--range 5: expected the least and the largest value"),
+        (("height", "5,1", None, False), "--range 5,1: expected the least and the largest value"),
+        (("height", "0,inf", None, False), "--range 0,inf: expected the least and the largest value"),
+        (("height", "0,1", None, True), "--value height: labels are values or classes"),
+        ((None, "0,1", None, False), "--range and --unit are about measured values"),
+    ],
+)
+def test_what_was_measured_has_to_be_said_whole(said: tuple[Any, ...], sentence: str) -> None:
+    name, limits, unit, classes = said
+    with pytest.raises(SourceError, match=sentence):
+        parse_measured(name, limits, unit, classes=classes)
 
 
 def test_the_day_of_labels_that_say_none(tmp_path: Path) -> None:

@@ -240,10 +240,10 @@ def test_romania_on_its_own_grid_is_exact(
             else:
                 assert_array_equal(window, source[rows, columns])
         assert sample.valid[S2][0][part].all()
-        truth = sample.truths["tree_cover"]
+        truth = sample.truths["tree_cover_density"]
         assert truth.values is not None
         assert_array_equal(truth.values[part], density[rows, columns])
-        assert_array_equal(sample.target[part], np.minimum(density[rows, columns] // 20, 4))
+        assert_array_equal(truth.strata[part], np.digitize(density[rows, columns], [20, 40, 60, 80]))
         seen[rows, columns] = True
     assert seen.all()
 
