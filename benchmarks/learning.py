@@ -79,7 +79,7 @@ class Plan:
         return Recipe(
             name=self.recipe, why="", heads={"main": self.head}, epochs=self.epochs, batch_size=self.batch_size,
             at_once=self.batch_size, learning_rate=self.learning_rate, weight_decay=0.01, schedule="cosine",
-            warm_up=0.1, layer_decay=0.65, frozen_epochs=max(1, round(0.3 * self.epochs)), lora_rank=8, loss=self.loss,
+            warm_up=0.1, layer_decay=0.65, frozen_epochs=0, lora_rank=8, loss=self.loss,
             class_weights="none", augment=AugmentConfig(brightness=self.brightness), patience=None, ema=0.0,
             checkpointing=False, precision="fp32", seed=self.seed,
         )  # fmt: skip
