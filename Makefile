@@ -58,7 +58,7 @@ eurosat: $(INSTALLED)  ## patches with a class each, imported: needs OLMOEARTH_T
 	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
 	$(BIN)/olmoearth import "$(OLMOEARTH_TEST_DATA)/eurosat_200" --to projects/eurosat/source --date 2018-07-01 \
 	  --bands B01,B02,B03,B04,B05,B06,B07,B08,B09,B10,B11,B12,B8A
-	$(BIN)/olmoearth run projects/eurosat
+	$(BIN)/olmoearth run projects/eurosat --until finetune
 
 romania_forest: $(INSTALLED)  ## NetCDF cubes and a raster of labels, imported: needs OLMOEARTH_TEST_DATA
 	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }

@@ -23,7 +23,7 @@ from olmoearth_core.training.answers import Answer
 from olmoearth_core.training.baselines import fit_forest
 from olmoearth_core.training.data import Windows, gather
 from olmoearth_core.training.embeddings import Embedded
-from olmoearth_core.training.setup import answers
+from olmoearth_core.training.predictions import answers_to
 from olmoearth_core.training.tally import tally
 
 FOLDS, INNER = 5, 3
@@ -60,7 +60,7 @@ def experiment() -> dict[str, Any]:
             best, scores = _choose(subject, kept, truth, train, weights)
             chosen.setdefault(best.name, []).append(best.to_json() | {"inner_accuracy": scores})
             model, _ = learn(subject, best, part(kept, train))
-            found.setdefault(best.name, []).extend(answers(model, part(kept, test), "main", 8))
+            found.setdefault(best.name, []).extend(answers_to("main", model, part(kept, test), 8))
             if weights:
                 found.setdefault(PROBE, []).extend(_probe(kept, truth, train, test))
         print(weights, {n: tally(a, subject.layout).scores()["overall_accuracy"] for n, a in found.items()}, flush=True)
@@ -68,7 +68,9 @@ def experiment() -> dict[str, Any]:
         found.setdefault(FOREST, []).extend(_forest(subject, samples, train, test))
         for plan in ALL:
             model, _ = learn(subject, plan, windows(subject, samples, train.tolist()))
-            found.setdefault(plan.name, []).extend(answers(model, windows(subject, samples, test.tolist()), "main", 8))
+            found.setdefault(plan.name, []).extend(
+                answers_to("main", model, windows(subject, samples, test.tolist()), 8)
+            )
         print({n: tally(a, subject.layout).scores()["overall_accuracy"] for n, a in found.items()}, flush=True)
     tallies = {name: tally(answered, subject.layout).take(everything.rows) for name, answered in found.items()}
     blocks = np.stack([everything.rows, np.zeros_like(everything.rows)], axis=1)

@@ -16,7 +16,7 @@ from olmoearth_core.models.predictor import Predictor
 from olmoearth_core.training.answers import Answer
 from olmoearth_core.training.baselines import fit_forest
 from olmoearth_core.training.data import Windows, gather
-from olmoearth_core.training.setup import answers
+from olmoearth_core.training.predictions import answers_to
 from olmoearth_core.training.tally import Tally, tally
 
 BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11")
@@ -95,7 +95,7 @@ class Ground:
         """What a model is worth: its windows are blended as in a map, and cells judged, not pixels."""
         total, count = np.zeros(self.cover.shape), np.zeros(self.cover.shape)
         places = _places(area, WINDOW, STRIDE)
-        for answer in answers(model, self.windows([area]), "main", 8):
+        for answer in answers_to("main", model, self.windows([area]), 8):
             for k, estimate in zip(answer.rows.tolist(), answer.scores[:, 0], strict=True):
                 top, left = places[k]
                 here = (slice(top, top + WINDOW), slice(left, left + WINDOW))

@@ -25,8 +25,8 @@ from olmoearth_core.training.embeddings import Embedded, embed
 from olmoearth_core.training.loop import Job, Judgement, Source, fit
 from olmoearth_core.training.losses import make_loss
 from olmoearth_core.training.metrics import Path as Score
+from olmoearth_core.training.predictions import answers_to
 from olmoearth_core.training.recipe import Recipe
-from olmoearth_core.training.setup import answers
 from olmoearth_core.training.tally import Tally, headline, tally
 
 S2 = "sentinel2_l2a"
@@ -183,7 +183,7 @@ def part(kept: Embedded, places: np.ndarray) -> Embedded:
 
 def judged(subject: Subject, model: Predictor, windows: Source) -> Tally:
     """What `model` is worth on `windows`."""
-    return tally(answers(model, windows, "main", 8), subject.layout)
+    return tally(answers_to("main", model, windows, 8), subject.layout)
 
 
 def row(

@@ -33,10 +33,11 @@ from olmoearth_core.project_training import AugmentConfig
 from olmoearth_core.stage import Meter
 from olmoearth_core.training.data import Order, Windows, gather
 from olmoearth_core.training.embeddings import embed
-from olmoearth_core.training.loop import Job, Judgement, Source, fit, forward
+from olmoearth_core.training.loop import Job, Judgement, Source, fit
 from olmoearth_core.training.losses import make_loss
+from olmoearth_core.training.predictions import answers_to
 from olmoearth_core.training.recipe import Recipe
-from olmoearth_core.training.setup import answers
+from olmoearth_core.training.step import forward
 from olmoearth_core.training.tally import headline, tally
 
 BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
@@ -177,7 +178,7 @@ def _epoch(model: Predictor, train: Source, validation: Source, name: str, folde
 
 def _judge(model: Predictor, windows: Source) -> Judgement:
     task = TaskLayout("segmentation", CLASSES)
-    scores = tally(answers(model, windows, "main", BATCH), task).scores()
+    scores = tally(answers_to("main", model, windows, BATCH), task).scores()
     return Judgement(headline(scores, task), scores)
 
 

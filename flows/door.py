@@ -13,7 +13,7 @@ from olmoearth_core.errors import ProjectError
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
-from olmoearth_core.stages import STAGES, forget_failures
+from olmoearth_core.stages import STAGES, embed_stage, forget_failed_tiles, forget_failures
 from registry.workspace import Workspace
 
 
@@ -39,7 +39,9 @@ def stage_key(project: Project, stage: str, progress: Progress) -> tuple[str, bo
     return core.resolve_key(STAGES[stage], STAGES, project, progress), False
 
 
-def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str | None = None) -> StageResult:
+def run_stage(
+    project: Project, stage: str, *, progress: Progress, flow_run: str | None = None, processes: int = 1
+) -> StageResult:
     """Run one stage of a project, or skip it when it is up to date, and tell DVC, MLflow and the registry.
 
     Args:
@@ -47,6 +49,7 @@ def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str
         stage: name of the stage.
         progress: who listens.
         flow_run: Prefect's id of the run, where there is one.
+        processes: that compute tiles, in the stage infer.
 
     Raises:
         BusyError: another run is at work on the project.
@@ -57,10 +60,40 @@ def run_stage(project: Project, stage: str, *, progress: Progress, flow_run: str
     workspace = Workspace.from_environment()
     with core.project_lock(project):
         context = _context(project, workspace, flow_run)
-        result = core.run_stage(STAGES[stage], STAGES, project, progress)
+        result = core.run_stage(STAGES[stage], STAGES, project, progress, _engine(processes))
         if result.skipped and (failed := result.manifest.summary.get("failed_assets")):
             progress.note(f"{result.place} lacks {len(failed)} assets that failed when it was made: try --refresh.")
         _tell(project, workspace, result, context, progress)
+    return result
+
+
+def _engine(processes: int) -> Any:
+    if processes == 1:
+        return None
+    if processes < 1:
+        raise ProjectError(f"--processes {processes}: at least 1 is needed.")
+    from olmoearth_core.inference.processes import Processes
+
+    return Processes(processes)
+
+
+def embed(project: Project, *, tuned: bool, dtype: str, progress: Progress) -> StageResult:
+    """Make embeddings of the project's map area, or find them made, and tell the registry.
+
+    Raises:
+        BusyError: another run is at work on the project.
+        ProjectError: `tuned`, and the model is not trained yet; or no such dtype.
+        CoreError: whatever the stage refuses.
+    """
+    from registry.context import RunContext
+    from registry.registry import open_registry
+
+    workspace, stage = Workspace.from_environment(), embed_stage(tuned=tuned, dtype=dtype)
+    with core.project_lock(project):
+        context = RunContext.here(project)
+        result = core.run_stage(stage, STAGES, project, progress)
+        with open_registry(workspace) as registry:
+            registry.record(project, result, context)
     return result
 
 
@@ -83,6 +116,10 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
             dvc.push(project, workspace)
         except VersioningError as error:  # the next run tries again
             progress.note(f"The dataset version is not in the DVC remote yet: {error}")
+    if result.stage == "postprocess":
+        from olmoearth_core.postprocess.collection import write_collection
+
+        write_collection(project)
     with open_registry(workspace) as registry:
         registry.record(project, result, context, dvc_hash=dvc_hash)
 
@@ -131,3 +168,14 @@ def refresh(project: Project, progress: Progress) -> None:
         freeze_map_scenes(project, progress, refresh=True)
         for folder in forget_failures(project):
             progress.note(f"{folder} was made without assets that could not be read: it is made again.")
+
+
+def retry_failed(project: Project, progress: Progress) -> None:
+    """Have the next run of infer try the tiles again that could not be computed.
+
+    Raises:
+        BusyError: another run is at work on the project.
+    """
+    with core.project_lock(project):
+        names = forget_failed_tiles(project)
+    progress.note(f"{len(names)} tiles that failed are tried again." if names else "No tile has failed.")

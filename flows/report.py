@@ -48,13 +48,14 @@ def stages_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
-def outlook_table(expected: Outlook) -> Table:
-    """The labelled pixels of each class, and the windows of each split that have it."""
+def outlook_table(expected: Outlook, kind: str) -> Table:
+    """The labelled pixels of each class, or range of a regression, and the windows of each split that have it."""
     from rich.table import Table
 
     table = Table(title="What there is to learn from", title_justify="left")
-    for column in ("class", "pixels", "share", *(f"{split} windows" for split in expected.windows)):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    first = "range" if kind == "regression" else "class"
+    for column in (first, "pixels", "share", *(f"{split} windows" for split in expected.windows)):
+        table.add_column(column, justify="left" if column == first else "right")
     for name, found in expected.classes.items():
         table.add_row(name, f"{found.pixels:,}", f"{found.share:.1%}", *map(str, found.windows.values()))
     total = sum(found.pixels for found in expected.classes.values())
@@ -64,7 +65,9 @@ def outlook_table(expected: Outlook) -> Table:
 
 
 def outlook_lines(expected: Outlook) -> list[str]:
-    """What is taken away, and what the catalogue lacks."""
+    """What is taken away, what there is too little of, and what the catalogue lacks."""
+    from olmoearth_core.training.bootstrap import FEW_BLOCKS
+
     lost = [f"{count} of {split}" for split, count in expected.left_out.items() if count]
     lines = [f"Windows left out, too near to other splits: {', '.join(lost)}."] if lost else []
     lines += [
@@ -72,6 +75,17 @@ def outlook_lines(expected: Outlook) -> list[str]:
         for name, found in expected.classes.items()
         if not found.windows["train"]
     ]
+    few = [f"{split} in {n}" for split, n in expected.blocks.items() if split != "train" and 0 < n < FEW_BLOCKS]
+    if few:
+        lines.append(
+            f"Few blocks of ground: {', '.join(few)}. From fewer than {FEW_BLOCKS}, intervals of scores cannot be "
+            "trusted. Make dataset.split.block_size smaller, or label more places."
+        )
+    if 0 < expected.windows["train"] < expected.windows.get("validation", 0) + expected.windows.get("test", 0):
+        lines.append(
+            f"Only {expected.windows['train']} windows are for training, fewer than are held out. Make blocks smaller "
+            "or dataset.split.validation and test."
+        )
     return lines + [
         f"The catalogue has no {', '.join(bands)} of {modality}; the encoder does without."
         for modality, bands in expected.missing_bands.items()
@@ -137,9 +151,9 @@ def scores_lines(result: dict[str, Any]) -> list[str]:
     """How good a fine-tuned model is; nothing for other stages."""
     summary = result["summary"]
     return [
-        f"  {split}: {', '.join(told)}"
+        f"  {split}: {told}"
         for split in ("validation", "test")
-        if isinstance(scores := summary.get(split), dict) and (told := list(_headlines(scores)))
+        if isinstance(scores := summary.get(split), dict) and (told := _headlines(scores))
     ]
 
 
@@ -148,14 +162,11 @@ def warning_lines(result: dict[str, Any]) -> list[str]:
     return [f"  Warning: {warning}" for warning in result["summary"].get("warnings", []) if result["skipped"]]
 
 
-def _headlines(scores: dict[str, Any]) -> Iterator[str]:
+def _headlines(scores: dict[str, Any]) -> str:
     """The scores of a split that a person looks at first, with what a random forest comes to beside them."""
     named = {"miou": "mIoU", "overall_accuracy": "accuracy", "r2": "R2", "rmse": "RMSE"}
-    for key, name in named.items():
-        if scores.get(key) is not None:
-            yield f"{name} {_plain(scores[key])}"
-    if scores.get("baseline"):
-        yield scores["baseline"]
+    told = ", ".join(f"{name} {_plain(scores[key])}" for key, name in named.items() if scores.get(key) is not None)
+    return ". ".join(part for part in (told, scores.get("baseline")) if part)
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ def prepare_prefect() -> None:
 
 
 def run_lifecycle(
-    project: Project, progress: Progress, *, until: str = "postprocess", refresh: bool = False
+    project: Project, progress: Progress, *, until: str = "postprocess", refresh: bool = False, processes: int = 1
 ) -> list[dict[str, Any]]:
     """Run the lifecycle flow on `project` in this process.
 
@@ -34,6 +34,7 @@ def run_lifecycle(
         progress: who listens.
         until: the last stage to run.
         refresh: ask the catalogue again, for scenes and for assets that failed.
+        processes: that compute tiles of the map.
 
     Returns:
         One dict a stage, as `flows.door.describe` makes it.
@@ -51,4 +52,4 @@ def run_lifecycle(
         if refresh:
             ask_again(project, progress)
         with listening(progress):
-            return lifecycle(str(project.root), until)
+            return lifecycle(str(project.root), until, processes=processes)

@@ -32,6 +32,7 @@ __all__ = [
     "AugmentConfig",
     "AuxiliaryConfig",
     "ClassConfig",
+    "ConformalConfig",
     "DatasetConfig",
     "ImageryConfig",
     "LabelsConfig",
@@ -79,7 +80,7 @@ class SplitConfig(Section):
     """Edge of a block in metres; rounded up to whole windows."""
     validation: float = Field(0.2, ge=0, lt=1)
     test: float = Field(0.2, ge=0, lt=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     buffer: float = Field(0.0, ge=0)
     """Metres. A training window nearer than this to a block or window of another split is left out; one that overlaps
     such a window always is."""
@@ -154,6 +155,13 @@ class ModelConfig(Section):
         return self
 
 
+class ConformalConfig(Section):
+    """A layer of the classes that are not ruled out at each pixel (models/prediction_sets.py)."""
+
+    coverage: float = Field(0.9, ge=0.5, le=0.99)
+    """Share of the pixels of each class whose set should hold it; kept are some coverages, the next higher is taken."""
+
+
 class MapConfig(Section):
     """What is mapped."""
 
@@ -167,6 +175,12 @@ class MapConfig(Section):
     """Share of a window that it has in common with its neighbour."""
     min_area: float = Field(0.0, ge=0)
     """Minimum mapping unit of the polygons in square metres; smaller patches join their largest neighbour."""
+    simplify: float = Field(0.0, ge=0)
+    """Stairs of pixels in the polygons' outlines are taken out up to this size in metres; 0 keeps pixel edges."""
+    events: list[str] = Field(default_factory=list)
+    """Classes whose patches are told as points and boxes too (events.geojson, events.gpkg)."""
+    conformal: ConformalConfig | None = None
+    """sets.tif beside the map; none by default."""
 
 
 class RetrainingConfig(Section):
@@ -196,6 +210,12 @@ class ProjectConfig(Section):
         window = self.model.window_size
         if self.map.tile_size < window:
             raise ValueError(f"map.tile_size {self.map.tile_size} is smaller than model.window_size {window}")
+        if self.map.conformal and self.task.kind == "regression":
+            raise ValueError("map.conformal is for maps of classes, but task.kind is regression; remove map.conformal")
+        for name in self.map.events:
+            if name not in self.task.class_names:
+                allowed = ", ".join(self.task.class_names) or "none, as task.kind is regression"
+                raise ValueError(f"map.events names '{name}', which is no class of the task; these are {allowed}")
         labels_fit(self.task, self.labels)
         for k, more in enumerate(self.auxiliary):
             labels_fit(more.task, more.labels, f"auxiliary.{k}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -33,11 +34,47 @@ def _color(value: str) -> str:
     return value.lower()
 
 
+def _one_line(value: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
+        raise ValueError(f"{value!r} holds a line break or another control character; write it on one line")
+    return value
+
+
 class ClassConfig(Section):
     """One class of the map."""
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+    name: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_line)
+    ]
     color: Annotated[str, AfterValidator(_color)]
+
+
+LARGEST, SMALLEST, FINEST = 1e15, 1e-15, 1e-4
+"""Largest value, narrowest range, and narrowest range as a share of its larger end, of a regression: models compute in
+float32, which squares up to 1e19 and tells seven digits apart."""
+
+
+def possible_range(low: float, high: float) -> tuple[float, float]:
+    """The ends of a regression's range, where a model can tell the values between them apart.
+
+    Raises:
+        ValueError: says what is allowed.
+    """
+    try:
+        low, high = float(low), float(high)
+    except OverflowError:
+        raise ValueError(
+            f"expected numbers from {-LARGEST:g} to {LARGEST:g}, found one of hundreds of digits"
+        ) from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"expected two numbers of which the first is the smaller, found [{low:g}, {high:g}]")
+    size = max(abs(low), abs(high))
+    if size > LARGEST or high - low < max(SMALLEST, FINEST * size):
+        raise ValueError(
+            f"expected numbers from {-LARGEST:g} to {LARGEST:g} that are {SMALLEST:g} or more, and a ten-thousandth of "
+            f"the larger one, apart (models compute with seven digits), found [{low!r}, {high!r}]; choose another unit"
+        )
+    return low, high
 
 
 def _ends(value: Any) -> tuple[float, float] | None:
@@ -46,10 +83,7 @@ def _ends(value: Any) -> tuple[float, float] | None:
     numbers = list(value) if isinstance(value, list | tuple) else []
     if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
         raise ValueError(f"expected the least and the largest value that is possible, as in [0, 100], found {value!r}")
-    low, high = map(float, numbers)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"expected two numbers of which the first is the smaller, found [{low:g}, {high:g}]")
-    return low, high
+    return possible_range(*numbers)
 
 
 class TaskConfig(Section):
@@ -59,7 +93,7 @@ class TaskConfig(Section):
     kind: Literal["segmentation", "classification", "regression"] = "segmentation"
     """A class for each pixel, a class for the window around a label, or a measured value for each pixel."""
     classes: list[ClassConfig] = Field(default_factory=list, max_length=MAX_CLASSES, validate_default=True)
-    unit: Annotated[str, StringConstraints(strip_whitespace=True, max_length=30)] = ""
+    unit: Annotated[str, StringConstraints(strip_whitespace=True, max_length=30), AfterValidator(_one_line)] = ""
     """kind regression: what the values are in ("%", "t/ha")."""
     range: Annotated[tuple[float, float] | None, BeforeValidator(_ends)] = None
     """kind regression: the least and the largest value that is possible."""

@@ -76,11 +76,12 @@ class TrainingConfig(Section):
     augment: Annotated[AugmentConfig, BeforeValidator(_augment)] = AugmentConfig()
     """true, false, or what in particular."""
     patience: int | None = Field(None, ge=1)
-    """Epochs without a better validation score after which training stops."""
+    """Epochs without a better validation score after which training stops; left out, 0.3 of all epochs, at least 5. The
+    best epoch is kept in any case; as many as there are epochs never stop."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is kept instead of them; 0: the weights themselves."""
     checkpointing: bool = False
     """Compute activations twice instead of keeping them: a third more time, several times less memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """While training; auto is bf16 on GPUs that have it."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -35,6 +35,9 @@ from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE, Project
 from olmoearth_core.store import disk_errors, move, publish_folder, remove_partials, write_json
 from olmoearth_core.verified import changed_outputs, forget
+
+if TYPE_CHECKING:
+    from olmoearth_core.inference.engines import Engine
 
 
 @dataclass
@@ -81,6 +84,8 @@ class StageRun:
     meter: Meter
     key: str = ""
     """The stage key: what these outputs are traced by."""
+    engine: Engine | None = None
+    """Who computes the tiles of a map; None for this process. It decides no pixel, so it is in no key."""
 
     @property
     def scratch(self) -> Path:
@@ -191,7 +196,13 @@ def find_result(stage: Stage, stages: Mapping[str, Stage], project: Project, pro
     return _verified(stage, project, _plan(stage, stages, project, progress))
 
 
-def run_stage(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> StageResult:
+def run_stage(
+    stage: Stage,
+    stages: Mapping[str, Stage],
+    project: Project,
+    progress: Progress,
+    engine: Engine | None = None,
+) -> StageResult:
     """Run `stage`, or skip it when its outputs verify against its key.
 
     Raises:
@@ -211,7 +222,7 @@ def run_stage(stage: Stage, stages: Mapping[str, Stage], project: Project, progr
         if manifest is None or damaged_files(work, manifest):
             _check_upstream(project, plan)
             _keep_what_is_whole(plan, work)
-            manifest = _compute(stage, project, plan, work, progress)
+            manifest = _compute(stage, project, plan, work, progress, engine)
         # only now: with the manifest written nobody needs the checkpoints any more
         shutil.rmtree(work / SCRATCH, ignore_errors=True)
         remove_partials(work)
@@ -303,14 +314,17 @@ def _result(stage: Stage, project: Project, plan: _Plan, manifest: Manifest, *, 
     return StageResult(stage.name, plan.folder, plan.place, manifest, skipped, record)
 
 
-def _compute(stage: Stage, project: Project, plan: _Plan, work: Path, progress: Progress) -> Manifest:
+def _compute(
+    stage: Stage, project: Project, plan: _Plan, work: Path, progress: Progress, engine: Engine | None
+) -> Manifest:
     meter = Meter()
     resumed = work.exists()
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
+        remove_partials(work)  # of a run that was killed while it wrote: nobody goes on with half a file
         start = time.perf_counter()
         try:
-            summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key))
+            summary = stage.run(StageRun(project, work, plan.upstream, plan.files, progress, meter, plan.key, engine))
         except Exception:  # perhaps over a file that rotted after it was verified: read it all the next time
             for name, done in plan.upstream.items():
                 forget(_note(project, name, done.manifest.key))

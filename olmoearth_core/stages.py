@@ -11,8 +11,8 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from olmoearth_core.errors import StoreError
-from olmoearth_core.manifest import MANIFEST, read_manifest
+from olmoearth_core.errors import ProjectError, StoreError
+from olmoearth_core.manifest import MANIFEST, SCRATCH, read_manifest
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import LabelsConfig, Project, SamplingConfig, TaskConfig
 from olmoearth_core.stage import Stage, StageRun
@@ -90,12 +90,14 @@ def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
     weights = project.config.model.weights
     if weights is None:
         return {}
-    if "://" in weights:
+    from olmoearth_core.models.catalogue import CATALOGUE
+
+    place = project.path(weights)
+    if "://" in weights or (weights in CATALOGUE and not place.exists()):
         from olmoearth_core.models.sources import locate
 
         fetched = locate(weights)
         return {f"weights/{path.name}": path for path in (fetched.description, fetched.weights)}
-    place = project.path(weights)
     if place.is_file():
         return {"weights": place}
     return {f"weights/{p.relative_to(place).as_posix()}": p for p in sorted(place.rglob("*")) if p.is_file()}
@@ -143,6 +145,8 @@ def map_id(project: Project, key: str) -> str:
     return f"{project.config.name}-{project.config.map.date.isoformat()}-{key[:8]}"
 
 
+EMBED, EMBED_TUNED = "embed", "embed-tuned"
+
 _ALL = (
     Stage(
         name="export",
@@ -170,7 +174,7 @@ _ALL = (
     ),
     Stage(
         name="finetune",
-        version=2,
+        version=4,
         run=_finetune,
         settings=lambda p: {
             "tasks": {name: _task_settings(task) for name, task in p.config.tasks.items()},
@@ -185,7 +189,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=3,
+        version=5,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
@@ -197,7 +201,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=2,
+        version=3,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
@@ -205,7 +209,7 @@ _ALL = (
                 **_dump(p.config.task, *(["name"] if p.config.task.range else []), "kind", "unit", "range"),
                 "classes": [_dump(c) for c in p.config.task.classes],
             },
-            "map": _dump(p.config.map, "date", "min_area"),
+            "map": _dump(p.config.map, "date", "min_area", "simplify", "events", "conformal"),
         },
         after=("infer",),
         files=_area_files,
@@ -214,6 +218,46 @@ _ALL = (
 )
 
 STAGES = {stage.name: stage for stage in _ALL}
+
+
+def embed_stage(*, tuned: bool = False, dtype: str = "int8") -> Stage:
+    """Embeddings of the map's area: no part of the lifecycle, made when somebody asks for them.
+
+    By the encoder that fine-tuning begins with, or, `tuned`, the one it made; stored as `dtype` (embeddings/code.py).
+
+    Raises:
+        ProjectError: no such dtype.
+    """
+    if dtype not in ("int8", "float16"):
+        raise ProjectError(f"dtype '{dtype}': embeddings are stored as int8 or float16.")
+
+    def run(stage_run: StageRun) -> dict[str, Any]:
+        from olmoearth_core.embeddings.embed import embed
+
+        return embed(stage_run, dtype)  # type: ignore[arg-type]
+
+    return Stage(
+        name=EMBED_TUNED if tuned else EMBED,
+        version=3,
+        run=run,
+        settings=lambda p: {
+            "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
+            "map": _dump(p.config.map, "date", "tile_size", "overlap"),
+            "model": _dump(p.config.model, "encoder", "weights", "window_size", "patch_size"),
+            "seed": p.config.training.seed,
+            "dtype": dtype,
+        },
+        after=("finetune",) if tuned else (),
+        files=lambda p, progress: {**_infer_files(p, progress), **({} if tuned else _checkpoint_files(p, progress))},
+        place=lambda _project, key: f"embeddings/{key[:12]}",
+    )
+
+
+def stage_named(name: str) -> Stage:
+    """A stage of the lifecycle, or one that is made on demand."""
+    return STAGES[name] if name in STAGES else embed_stage(tuned=name == EMBED_TUNED)
+
+
 PLACES = {
     "export": "data/export",
     "preprocess": "data/dataset",
@@ -222,6 +266,14 @@ PLACES = {
     "postprocess": "maps/*",
 }
 """Stage -> pattern of the folders below a project in which `place` puts its outputs."""
+
+
+def forget_failed_tiles(project: Project) -> list[str]:
+    """Have the next run of infer try the tiles again that failed; their names."""
+    from olmoearth_core.inference.journals import forget_failed
+
+    works = sorted((project.state / "work").glob("infer-*"))
+    return [name for work in works for name in forget_failed(work / SCRATCH)]
 
 
 def forget_failures(project: Project) -> list[str]:

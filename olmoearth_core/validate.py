@@ -24,8 +24,7 @@ from olmoearth_core.labels.labels import Labels
 from olmoearth_core.labels.properties import range_of
 from olmoearth_core.labels.quality import label_facts
 from olmoearth_core.labels.split import SPLITS, block_of, block_pixels, splits_of
-from olmoearth_core.labels.targets import count_pixels
-from olmoearth_core.labels.tasks import TaskLabels, all_windows, check_all
+from olmoearth_core.labels.tasks import Counted, TaskLabels, check_all, look_at
 from olmoearth_core.labels.vector import Problem, read_area
 from olmoearth_core.labels.windows import TrainingWindow
 from olmoearth_core.progress import Progress
@@ -52,27 +51,34 @@ class Finding:
 
 
 def validate(project: Project, progress: Progress) -> list[Finding]:
+    """As `check`, the findings alone."""
+    return check(project, progress)[0]
+
+
+def check(project: Project, progress: Progress) -> tuple[list[Finding], Counted | None]:
     """Check a project with its labels, its map area and its catalogue.
 
     Searches are frozen into the project's scenes/ as the stages would do, so that they are not made twice.
 
     Returns:
-        The findings, in the order of the lifecycle; none when all is well.
+        The findings, in the order of the lifecycle, none when all is well; and the labels as they were counted, None
+        where they cannot be used.
     """
     labels, problems = check_all(project)
     findings = list(_label_problems(problems))
+    counted = None
     if labels is not None:
-        windows = all_windows(project, labels)
+        counted = look_at(project, labels, progress)
         for name, own in labels.items():
             of = "labels.files" if name == project.config.task.name else f"auxiliary {name}: labels.files"
-            findings += _windows_and_classes(project.view(name), own, windows, of, progress)
+            findings += _windows_and_classes(project.view(name), own, counted.windows, of, *counted.amounts[name])
         findings += _label_scenes(project, labels, progress)
     findings += _model(project)
     findings += _map_area(project, progress)
     if project.config.retraining is not None:
         told = "is checked and kept, but this version does not retrain by itself yet; `olmoearth run` does by hand"
         findings.append(Finding("warning", "retraining.cron", told))
-    return list(dict.fromkeys(findings))  # a catalogue that is down is told once
+    return list(dict.fromkeys(findings)), counted  # a catalogue that is down is told once
 
 
 def _label_problems(problems: Sequence[Problem]) -> Iterator[Finding]:
@@ -85,12 +91,16 @@ def _label_problems(problems: Sequence[Problem]) -> Iterator[Finding]:
 
 
 def _windows_and_classes(
-    project: Project, labels: Labels, windows: Sequence[TrainingWindow], key: str, progress: Progress
+    project: Project,
+    labels: Labels,
+    windows: Sequence[TrainingWindow],
+    key: str,
+    pixels: np.ndarray,
+    in_window: np.ndarray,
 ) -> Iterator[Finding]:
     """What is to say of the labels of one task; `key` is where they stand in project.yaml."""
     config = project.config
     task, names = config.task, config.task.strata
-    pixels, in_window = count_pixels(labels, windows, progress)
     conflicts = int(in_window.sum())
     used = [window for window, counts in zip(windows, pixels, strict=True) if counts.any()]
     if not used:

@@ -29,13 +29,14 @@ from registry.workspace import Workspace
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 OUTPUTS = {"export": "data/export", "preprocess": "data/dataset"}
 PARAMS = {
-    "export": ["labels", "imagery", "model.window_size"],
-    "preprocess": ["task", "labels", "imagery", "dataset", "model.window_size"],
+    "export": ["labels", "auxiliary", "imagery", "model.window_size"],
+    "preprocess": ["task", "labels", "auxiliary", "imagery", "dataset", "model.window_size"],
 }
+"""Stage -> keys of project.yaml that it depends on, where they are there: DVC refuses params that it does not find."""
 REMOTE = "workspace"
 PUSHED = "pushed.json"
 """In the project's state: what was pushed last, and where to. To start DVC only to hear this would take seconds."""
-NOT_VERSIONED = (".olmoearth/", "models/", "tiles/", "maps/")
+NOT_VERSIONED = (".olmoearth/", "models/", "tiles/", "maps/", "embeddings/", "similar/")
 """What git and DVC do not look at: the platform's state, models (MLflow has them), tiles and maps (the registry)."""
 BUSY = re.compile(r"unable to acquire lock|is busy, it is being blocked", re.IGNORECASE)
 BUSY_SECONDS, BUSY_PAUSE_SECONDS = 120.0, 1.0
@@ -171,12 +172,20 @@ def stage_definition(project: Project, stage: str) -> dict[str, Any]:
     """What dvc.yaml says of a stage of this project."""
     files = [_path(project, name, path) for name, path in label_files(project).items()]
     keeps = _dvc_keeps(project, stage)
+    settings = _load(project.root / PROJECT_FILE)
+    there = [name for name in PARAMS[stage] if _has(settings, name)]
     return {
         "cmd": f"olmoearth {stage}",
         "deps": [*files, *([] if keeps else [PROJECT_FILE]), *([OUTPUTS["export"]] if stage == "preprocess" else [])],
-        "params": [{PROJECT_FILE: PARAMS[stage]}] if keeps else [],
+        "params": [{PROJECT_FILE: there}] if keeps else [],
         "outs": [{OUTPUTS[stage]: {"persist": True}}],
     }
+
+
+def _has(settings: Any, name: str) -> bool:
+    """Whether the key, dots between its parts, is written down."""
+    first, _, rest = name.partition(".")
+    return isinstance(settings, dict) and first in settings and (not rest or _has(settings[first], rest))
 
 
 def _dvc_keeps(project: Project, stage: str) -> bool:

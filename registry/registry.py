@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult, read_record
-from olmoearth_core.stages import STAGES
+from olmoearth_core.stages import stage_named
 from registry import schema
 from registry.context import RunContext
 from registry.database import Database, add_missing, find_or_add
@@ -91,7 +91,7 @@ class Registry(AbstractContextManager["Registry"]):
         known = self._known(project, result)
         if known is not None:
             return known
-        for stage in STAGES[result.stage].after:
+        for stage in stage_named(result.stage).after:
             before = find_output(project.root, stage, result.manifest.inputs[stage])
             if before is not None:
                 self.record(project, found_result(project, before), context)

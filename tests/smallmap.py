@@ -29,6 +29,7 @@ from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
 from olmoearth_core.models import build_encoder
 from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
 from olmoearth_core.models.model_folder import save_model
+from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.models.predictor import build_predictor
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
@@ -147,6 +148,7 @@ def save_small_model(folder: Path, project: Project) -> None:
                 classes=config.task.class_names,
                 unit=config.task.unit,
                 range=config.task.range,
+                sets=_sets(len(config.task.class_names)) if config.task.classes else None,
                 head=HeadSpec(kind="pool" if config.task.kind == "classification" else "upsample", hidden=8),
             )
         ],
@@ -171,6 +173,13 @@ def save_small_model(folder: Path, project: Project) -> None:
         head.score.bias.zero_()  # type: ignore[union-attr, operator]
     save_model(folder, model, card)
     as_stage(folder, "finetune")
+
+
+def _sets(classes: int) -> PredictionSets:
+    """As if validation had 400 pixels, and the model were as sure as it is right."""
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), 400)
+    truth = (probabilities.cumsum(axis=1) < np.random.default_rng(1).random((400, 1))).sum(axis=1)
+    return PredictionSets.fit(probabilities, truth.clip(0, classes - 1))
 
 
 def as_stage(folder: Path, stage: str) -> Upstream:
@@ -237,5 +246,5 @@ def paste(folder: Path) -> np.ndarray:
             column, row = round((tile.bounds.left - LEFT) / 10), round((TOP - tile.bounds.top) / 10)
             here = pasted[:, row : row + tile.height, column : column + tile.width]
             assert (here == 255).all(), "tiles must not overlap"
-            here[:] = tile.read()
+            here[:] = tile.read(range(1, 2 + len(CLASSES)))  # without the band of observations
     return pasted

@@ -22,6 +22,8 @@ def test_the_outlook_comes_true(tmp_path: Path, buffer: float) -> None:
     dataset = open_dataset(run_to_dataset(project).folder)
     table = dataset.windows
     assert expected.windows == {"train": 0, "validation": 0, "test": 0} | Counter(table["split"])
+    blocks = table.groupby("split").apply(lambda of: len({*zip(of.block_column, of.block_row, strict=True)}))
+    assert expected.blocks == {"train": 0, "validation": 0, "test": 0} | blocks.to_dict()
     for name, found in expected.classes.items():
         pixels = table[f"pixels_{name}"]
         assert found.windows == {s: int((pixels[table["split"] == s] > 0).sum()) for s in expected.windows}

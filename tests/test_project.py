@@ -170,6 +170,12 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
             {"task.classes": [{"name": str(i), "color": "#000000"} for i in range(251)]},
             "task.classes: at most 250 are allowed, found 251",
         ),
+        (
+            {"task.classes.0.name": "wa\nter"},
+            "task.classes.0.name: 'wa\\nter' holds a line break or another control character; write it on one line",
+        ),
+        ({"training.seed": 2**32}, "training.seed: must be less than or equal to 4294967295"),
+        ({"dataset.split": {"seed": -1}}, "dataset.split.seed: must be greater than or equal to 0, found -1"),
         ({"task.classes.0.name": "water"}, "task: class names must differ; water stands more than once"),
         (
             {"task.kind": "detection"},

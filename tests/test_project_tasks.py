@@ -43,7 +43,8 @@ def test_strata_of_classes_are_the_classes() -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.floats(0, 1))
 def test_every_value_of_the_range_has_a_stratum_that_holds_it(low: float, width: float, at: float) -> None:
-    high = low + width
+    high = low + max(width, 1e-3 * abs(low))
+    width = high - low
     task = TaskConfig.model_validate({"kind": "regression", "range": [low, high]})
     value = min(low + at * width, high)
     stratum = int(task.strata_of(np.array(value)))
@@ -71,6 +72,32 @@ def test_a_view_puts_an_auxiliary_task_and_its_labels_in_the_place_of_the_main_o
         ({"kind": "regression"}, {}, "task: a regression needs range, the least and the largest value"),
         ({**COVER, "range": [5]}, {}, "task.range: expected the least and the largest value that is possible, as in"),
         ({**COVER, "range": [5, 5]}, {}, "task.range: expected two numbers of which the first is the smaller"),
+        (
+            {**COVER, "range": [0, 1e308]},
+            {},
+            "task.range: expected numbers from -1e+15 to 1e+15 that are 1e-15 or more",
+        ),
+        (
+            {**COVER, "range": [0, 1e-300]},
+            {},
+            "task.range: expected numbers from -1e+15 to 1e+15 that are 1e-15 or more",
+        ),
+        ({**COVER, "range": [1e9, 1e9 + 1]}, {}, "task.range: expected numbers from -1e+15 to 1e+15 that are 1e-15 or"),
+        (
+            {**COVER, "range": [0, 10**400]},
+            {},
+            "task.range: expected numbers from -1e+15 to 1e+15, found one of hundreds",
+        ),
+        (
+            {**COVER, "range": [0, float("inf")]},
+            {},
+            "task.range: expected two numbers of which the first is the smaller",
+        ),
+        (
+            {**COVER, "range": [float("nan"), 1]},
+            {},
+            "task.range: expected two numbers of which the first is the smaller",
+        ),
         ({**COVER, "range": [0, "x"]}, {}, "task.range: expected the least and the largest value that is possible"),
         (
             {"classes": CLASSES, "range": [0, 1]},

@@ -584,3 +584,23 @@ def test_many_threads_may_enter_the_lock_together(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_half_files_of_a_run_that_was_killed_are_gone_when_the_stage_goes_on(tmp_path: Path) -> None:
+    project = toy.write_project(tmp_path)
+    table = toy.stages()
+    stage = table["gather"]
+    key = resolve_key(stage, table, project, Silent())
+    scratch = project.state / "work" / f"{stage.name}-{key[:12]}" / SCRATCH
+    scratch.mkdir(parents=True)
+    half = scratch / f"epoch-00002.checkpoint.0a1b{PARTIAL}"
+    half.write_text("half")
+    (scratch / "whole").write_text("whole")
+    found: list[list[str]] = []
+
+    def look(run: StageRun) -> dict[str, Any]:
+        found.append([path.name for path in run.scratch.iterdir()])
+        return stage.run(run)
+
+    run_stage(replace(stage, run=look), table, project, Silent())
+    assert found == [["whole"]]

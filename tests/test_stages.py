@@ -172,6 +172,9 @@ WAKES: dict[str, tuple[Any, str]] = {
     "map.tile_size": (512, "infer"),
     "map.overlap": (0.5, "infer"),
     "map.min_area": (100.0, "postprocess"),
+    "map.simplify": (10.0, "postprocess"),
+    "map.events": ([CLASSES[0]["name"]], "postprocess"),
+    "map.conformal.coverage": (0.8, "postprocess"),
     "retraining.cron": ("0 4 1 * *", ""),
 }
 """Key of project.yaml -> another value for it, and the stages it concerns directly."""

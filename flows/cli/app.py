@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from flows.cli import (
+    assess,
     audit,
+    change,
     dataset,
     demo,
     deploy,
     doctor,
+    embed,
     encoders,
     estimate,
     importing,
@@ -45,6 +48,9 @@ for module in (
     stages,
     probe,
     search,
+    embed,
+    assess,
+    change,
     deploy,
     dataset,
     audit,
@@ -79,21 +85,37 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     from registry.errors import RegistryError
 
     try:
-        app(args=arguments, standalone_mode=True)
+        return _ended(app(args=arguments, standalone_mode=not as_json), as_json)
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0
-        if code == STOPPED:
-            return fail(KeyboardInterrupt("Stopped. Finished work is kept; the same command goes on."), as_json, code)
-        if code == WRONG_USAGE and as_json:
-            return fail(ValueError(f"Wrong usage of: olmoearth {' '.join(arguments)}. See --help."), as_json, code)
-        return code
+        return _ended(stop.code, as_json)
     except (CoreError, RegistryError, FlowError) as error:
         if debug:
             raise
         return fail(error, as_json, 1)
+    except MemoryError as error:
+        if debug:
+            raise
+        told = "The memory of this machine does not last. Make training.batch_size smaller, or end other programs."
+        return fail(MemoryError(f"{told} ({error})" if str(error) else told), as_json, 1)
     except Exception as error:
+        if as_json and getattr(error, "exit_code", None) == WRONG_USAGE:
+            return _wrong_usage(error, arguments)
         if debug:
             raise
         where = f"{error.__class__.__name__}: {error}"
         return fail(RuntimeError(f"{where}. This is a defect of the platform; --debug shows where."), as_json, 70)
-    return 0
+
+
+def _ended(code: object, as_json: bool) -> int:
+    """The exit code of a command that ended with `code`: what it returned, or left with."""
+    if code == STOPPED:
+        return fail(KeyboardInterrupt("Stopped. Finished work is kept; the same command goes on."), as_json, STOPPED)
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_usage(error: Any, arguments: list[str]) -> int:
+    """Say for machines what Typer says to people; its errors are of a Click of its own, and known by what they can."""
+    error.show()
+    reason = error.format_message().strip().rstrip(".")
+    told = f"{reason}. Wrong usage of: olmoearth {' '.join(arguments)}; see --help."
+    return fail(ValueError(told), True, WRONG_USAGE)

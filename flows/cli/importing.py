@@ -67,7 +67,9 @@ def import_(
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option(help="Vector file, CSV table or raster of labels; repeatable.", rich_help_panel=LABELS),
+        typer.Option(
+            help="Vector file, CSV table or raster of labels, or a folder of such; repeatable.", rich_help_panel=LABELS
+        ),
     ] = None,
     classes: Annotated[
         list[str] | None,
@@ -102,7 +104,7 @@ def import_(
     """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
     from olmoearth_core.errors import SourceError
     from olmoearth_core.importing.importing import Labelling, import_data
-    from olmoearth_core.importing.labelling import parse_classes, parse_measured
+    from olmoearth_core.importing.labelling import label_files, parse_classes, parse_measured
     from olmoearth_core.importing.source import Options
 
     if to is None and project is None:
@@ -123,7 +125,7 @@ def import_(
     target = to if to is not None else Path(str(project)) / "source"
     day = None if label_date is None else _moment("--label-date", label_date).date()
     measured = parse_measured(value, value_range, unit, classes=bool(classes))
-    labelling = Labelling(labels or (), parse_classes(classes or ()), class_property, day, crs, measured)
+    labelling = Labelling(label_files(labels or ()), parse_classes(classes or ()), class_property, day, crs, measured)
     with progress(as_json) as listener:
         made = import_data(
             sources, target, options, labelling=labelling, project=project, progress=listener, again=replace

@@ -61,6 +61,13 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        # services that send events and logs to Prefect's own server: what they could not send is nobody's loss, and
+        # what fails in a run comes as an error of its own
+        os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
+        for service in ("EventsWorker", "APILogWorker"):
+            logging.getLogger(service).setLevel(logging.CRITICAL)
+        # each retry of a download is a warning; what fails in the end is an error
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         logging.getLogger("great_expectations").propagate = False  # its modules raise their own levels
 
 

@@ -52,13 +52,13 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
     from flows.report import outlook_lines, outlook_table
     from olmoearth_core.outlook import outlook
     from olmoearth_core.project import load_project
-    from olmoearth_core.validate import validate as find
+    from olmoearth_core.validate import check
 
     loaded = load_project(project)
     with progress(as_json) as listener:
-        findings = find(loaded, listener)
+        findings, counted = check(loaded, listener)
         errors = [finding for finding in findings if finding.severity == "error"]
-        expected = None if errors else outlook(loaded, listener)
+        expected = None if errors else outlook(loaded, listener, counted)
     if as_json:
         rows = [{"severity": f.severity, "where": f.where, "message": f.message} for f in findings]
         facts = None if expected is None else asdict(expected)
@@ -66,7 +66,7 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
     else:
         out = console()
         if expected is not None:
-            out.print(outlook_table(expected))
+            out.print(outlook_table(expected, loaded.config.task.kind))
             for line in outlook_lines(expected):
                 out.print(line, highlight=False, markup=False, soft_wrap=True)
         for finding in findings:

@@ -22,52 +22,80 @@ RefreshOption = Annotated[
     bool, typer.Option("--refresh", help="Ask the catalogue again: for new scenes, and for assets that failed.")
 ]
 
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try the tiles again that could not be mapped.")]
+
+ProcessesOption = Annotated[
+    int, typer.Option(help="Processes that compute tiles of the map, each with the model; they change no pixel.", min=1)
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(run)
     for name, text in _HELP.items():
-        app.command(name, help=text)(_stage_command(name))
+        app.command(name, help=text)(infer if name == "infer" else _stage_command(name))
 
 
 def run(
     project: ProjectArgument = Path(),
     until: Annotated[str, typer.Option(help="Last stage to run.")] = "postprocess",
     refresh: RefreshOption = False,
+    retry_failed: RetryOption = False,
+    processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole lifecycle; stages that are up to date are skipped."""
-    from flows.door import check_stage
+    from flows import door
     from flows.run import run_lifecycle
     from olmoearth_core.project import load_project
 
     loaded = load_project(project)
-    check_stage(until)
+    door.check_stage(until)
     with progress(as_json) as listener:
-        results = run_lifecycle(loaded, listener, until=until, refresh=refresh)
+        if retry_failed:
+            door.retry_failed(loaded, listener)
+        results = run_lifecycle(loaded, listener, until=until, refresh=refresh, processes=processes)
     if as_json:
         print_json({"project": loaded.config.name, "stages": results})
     else:
         show_results(loaded.root, results)
 
 
+def infer(
+    project: ProjectArgument = Path(),
+    refresh: RefreshOption = False,
+    retry_failed: RetryOption = False,
+    processes: ProcessesOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Map the area tile by tile; of a run that was stopped, the tiles that are missing."""
+    _run_one("infer", project, refresh=refresh, retry_failed=retry_failed, processes=processes, as_json=as_json)
+
+
 def _stage_command(name: str) -> Callable[..., None]:
     def command(project: ProjectArgument = Path(), refresh: RefreshOption = False, as_json: JsonOption = False) -> None:
-        from flows.door import describe, run_stage
-        from flows.door import refresh as ask_again
-        from olmoearth_core.project import load_project
-
-        loaded = load_project(project)
-        with progress(as_json) as listener:
-            if refresh:
-                ask_again(loaded, listener)
-            result = describe(run_stage(loaded, name, progress=listener))
-        if as_json:
-            print_json(result)
-        else:
-            show_results(loaded.root, [result])
+        _run_one(name, project, refresh=refresh, as_json=as_json)
 
     return command
+
+
+def _run_one(
+    name: str, project: Path, *, refresh: bool, as_json: bool, retry_failed: bool = False, processes: int = 1
+) -> None:
+    from flows import door
+    from olmoearth_core.project import load_project
+
+    loaded = load_project(project)
+    with progress(as_json) as listener:
+        if refresh:
+            door.refresh(loaded, listener)
+        if retry_failed:
+            door.retry_failed(loaded, listener)
+        result = door.describe(door.run_stage(loaded, name, progress=listener, processes=processes))
+    if as_json:
+        print_json(result)
+    else:
+        show_results(loaded.root, [result])
 
 
 def show_results(root: Path, results: list[dict[str, Any]]) -> None:

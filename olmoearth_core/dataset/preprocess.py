@@ -245,7 +245,7 @@ def _gate(
         *(_told(result) for result in failed if result.table != "labels"),
     ]
     for warning in warnings:
-        run.progress.note(f"warning: {warning}")
+        run.progress.note(f"Warning: {warning}")
     return warnings
 
 

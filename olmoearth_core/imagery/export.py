@@ -87,7 +87,7 @@ def export(run: StageRun) -> dict[str, Any]:
     if run.project.config.imagery.cloud_mask == "none":
         scenes = replace(scenes, scenes=tuple(replace(scene, mask=None) for scene in scenes.scenes))
     for sentence in without_mask(scenes.scenes, run.project.config.imagery.cloud_mask):
-        run.progress.note(f"warning: {sentence}")
+        run.progress.note(f"Warning: {sentence}")
     windows = all_windows(run.project, read_all(run.project))
     assets = _assets_to_copy(run, scenes, windows)
     copied, failures = _copy_all(run, scenes, assets)

@@ -72,18 +72,25 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         meter: counts the stored (compressed) bytes of the blocks that were read.
         workers: threads for `map`; 1 reads in the caller's thread.
         keep_open: datasets kept open between reads.
+        keep_bytes: of decoded blocks of remote assets that are remembered.
         access: the settings by which servers are reached.
     """
 
     def __init__(
-        self, meter: Meter | None = None, *, workers: int = 1, keep_open: int = 256, access: Access | None = None
+        self,
+        meter: Meter | None = None,
+        *,
+        workers: int = 1,
+        keep_open: int = 256,
+        keep_bytes: int = KEPT_BYTES,
+        access: Access | None = None,
     ):
         self._meter = meter
         self._keep_open = keep_open
         self._fetcher = Fetcher(access or Access(), self._count)
         self._idle: OrderedDict[str, list[_Dataset]] = OrderedDict()
         self._headers: dict[str, Header] = {}
-        self._blocks = BlockCache(KEPT_BYTES)
+        self._blocks = BlockCache(keep_bytes)
         self._failures: set[Failure] = set()
         self._broken: set[Failure] = set()
         self._lock = threading.Lock()

@@ -33,7 +33,7 @@ from olmoearth_core.importing.labelling import (
 from olmoearth_core.importing.outlines import read_outlines
 from olmoearth_core.importing.patches import looks_like_patches, read_patches
 from olmoearth_core.importing.source import Found, Level, Options
-from olmoearth_core.importing.starter import framing_of, starter
+from olmoearth_core.importing.starter import frame_for, starter
 from olmoearth_core.importing.tiffs import SUFFIXES, find_tiffs, read_scenes
 from olmoearth_core.importing.write import footprint, write_catalogue, write_outlines
 from olmoearth_core.progress import Progress, Silent
@@ -223,7 +223,7 @@ def _import_scenes(
     if labels is not None and labels.undated and labelling.day is None:
         warnings.append(
             f"{', '.join(labels.undated)} say no date: labels.date is set to that of the imagery, "
-            f"{framing_of(days)[1]}. If they are true for another day, give it with --label-date"
+            f"{frame_for(found, labels).anchor}. If they are true for another day, give it with --label-date"
         )
     _write_about(work, found, level, options, labelling, warnings)
     return Imported(

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from olmoearth_core.errors import SourceError
+from olmoearth_core.importing.frame import Span
 from olmoearth_core.importing.source import SourceScene, outline
 from olmoearth_core.importing.write import write_outlines
 from olmoearth_core.labels import table
 from olmoearth_core.labels.vector import VectorFile, read_vector
 from olmoearth_core.project import MAX_CLASSES
+from olmoearth_core.project_labels import possible_range
 
 FOLDER = "labels"
 PATCHES = f"{FOLDER}/patches.geojson"
 _RASTERS = (".tif", ".tiff")
+_LABELS = (*_RASTERS, ".csv", ".tsv", ".geojson", ".gpkg", ".fgb", ".shp")
+"""What a folder of labels is searched for; notes beside them (.txt, .json) stay out."""
 _MANY = 20
 """A raster with more values than this is a measurement: which values make a class has to be said."""
 
@@ -57,6 +61,7 @@ class LabelSet:
         day: what those are true for, where the partner says so.
         crs: of the coordinates in CSV tables, where the partner says so.
         measured: of values instead of classes.
+        spans: the different (first, last) days that labels are true for; those that say no last day are true for one.
         of_windows: each label is a class of the window around it, not of its pixels.
     """
 
@@ -69,6 +74,7 @@ class LabelSet:
     crs: str | None = None
     measured: Measured | None = None
     of_windows: bool = False
+    spans: frozenset[Span] = frozenset()
 
 
 def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
@@ -80,7 +86,26 @@ def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
     counts = Counter(scene.label for scene in scenes if scene.label is not None)
     classes: dict[str, ClassValues] = {name: [] for name in sorted(counts)}
     _check_number(classes, "the patches")
-    return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())), of_windows=True)
+    spans = frozenset((scene.moment.date(),) * 2 for scene in scenes if scene.label is not None)
+    return LabelSet({PATCHES: None}, classes, dict(sorted(counts.items())), of_windows=True, spans=spans)
+
+
+def label_files(given: Sequence[Path]) -> list[Path]:
+    """The files of labels in what is given, with those of folders, by name, in a folder's place.
+
+    Raises:
+        SourceError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir() and path.suffix.lower() != ".gdb":  # which GDAL reads as a file
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _LABELS)
+            if not inside:
+                raise SourceError(f"{path}: a folder without a file of labels ({', '.join(sorted(_LABELS))}).")
+            found += inside
+        else:
+            found.append(path)
+    return found
 
 
 def partners_labels(
@@ -105,7 +130,8 @@ def partners_labels(
     names: dict[str, ClassValues] = {}
     counts: Counter[str] = Counter()
     copies: dict[str, Path | None] = {}
-    undated = []
+    undated: list[str] = []
+    spans: set[Span] = set()
     for path in files:
         if (place := f"{FOLDER}/{path.name}") in copies:
             raise SourceError(f"{path}: a second file named {path.name} for --labels; rename one")
@@ -117,16 +143,20 @@ def partners_labels(
             else:
                 _raster_values(path, up_to=None)
             continue
-        found, dated = _vector_classes(path, class_property, crs)
-        if not dated:
+        found, own = _vector_classes(path, class_property, crs)
+        if own is None:
             undated.append(path.name)
+        spans |= own or set()
         counts.update(found)
         if not classes:
             names |= {name: [] for name in sorted(found)}
     tables = any(path.suffix.lower() in table.SUFFIXES for path in files)
     chosen = dict(classes or names)
     _check_number(chosen, ", ".join(path.name for path in files))
-    return LabelSet(copies, chosen, dict(sorted(counts.items())), class_property, undated, day, crs if tables else None)
+    return LabelSet(
+        copies, chosen, dict(sorted(counts.items())), class_property, undated, day, crs if tables else None,
+        spans=_all_spans(spans, undated, day),
+    )  # fmt: skip
 
 
 def measured_labels(
@@ -134,7 +164,8 @@ def measured_labels(
 ) -> LabelSet:
     """The measured values in a partner's own files; arguments and errors as for `partners_labels`."""
     copies: dict[str, Path | None] = {}
-    undated = []
+    undated: list[str] = []
+    spans: set[Span] = set()
     for path in files:
         if (place := f"{FOLDER}/{path.name}") in copies:
             raise SourceError(f"{path}: a second file named {path.name} for --labels; rename one")
@@ -147,10 +178,15 @@ def measured_labels(
         if measured.name not in file.columns:
             found = ", ".join(file.columns) or "none"
             raise SourceError(f"{path}: has no {kind} '{measured.name}'; it has: {found}. Give it with --value.")
-        if "start_datetime" not in file.columns:
+        own = _spans(file)
+        if own is None:
             undated.append(path.name)
+        spans |= own or set()
     tables = any(path.suffix.lower() in table.SUFFIXES for path in files)
-    return LabelSet(copies, {}, {}, undated=undated, day=day, crs=crs if tables else None, measured=measured)
+    return LabelSet(
+        copies, {}, {}, undated=undated, day=day, crs=crs if tables else None, measured=measured,
+        spans=_all_spans(spans, undated, day),
+    )  # fmt: skip
 
 
 def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) -> None:
@@ -216,7 +252,10 @@ def parse_measured(name: str | None, limits: str | None, unit: str | None, *, cl
     if len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
         low, high = (float(end) for end in ends)
         if np.isfinite([low, high]).all() and low < high:
-            return Measured(name, (low, high), unit or "")
+            try:
+                return Measured(name, possible_range(low, high), unit or "")
+            except ValueError as error:
+                raise SourceError(f"--range {limits}: {error}.") from None
     raise SourceError(f"--range {limits}: expected the least and the largest value that is possible, like 0,100")
 
 
@@ -239,8 +278,30 @@ def _check_number(classes: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str], bool]:
-    """(features of each class, whether they have dates) of a vector file or CSV table."""
+def _all_spans(found: set[Span], undated: Sequence[str], day: date | None) -> frozenset[Span]:
+    """With the day that the partner gave for those that say none."""
+    return frozenset(found | ({(day, day)} if undated and day is not None else set()))
+
+
+def _spans(file: VectorFile) -> set[Span] | None:
+    """The different (first, last) days that features are true for; None where they say no dates."""
+    starts = file.columns.get("start_datetime")
+    if starts is None:
+        return None
+    ends = file.columns.get("end_datetime", starts)
+    known = ((_day(start), _day(end)) for start, end in zip(starts, ends, strict=True))
+    return {(start, end if end is not None and end > start else start) for start, end in known if start is not None}
+
+
+def _day(text: Any) -> date | None:
+    try:
+        return date.fromisoformat(str(text)[:10])
+    except ValueError:
+        return None  # reading the labels will say so
+
+
+def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str], set[Span] | None]:
+    """(features of each class, days they are true for or None) of a vector file or CSV table."""
     file, kind = _read(path, crs)
     if key not in file.columns:
         found = ", ".join(file.columns) or "none"
@@ -250,7 +311,7 @@ def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str]
     if missing:
         raise SourceError(f"{path}: {len(missing)} features have no {key} (the first is feature {missing[0]})")
     names = (int(v) if isinstance(v, float | np.floating) and float(v).is_integer() else v for v in values)
-    return Counter(str(name).strip() for name in names), "start_datetime" in file.columns
+    return Counter(str(name).strip() for name in names), _spans(file)
 
 
 def _read(path: Path, crs: str | None) -> tuple[VectorFile, str]:

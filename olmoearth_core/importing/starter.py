@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import datetime as dt
 import json
 import re
@@ -14,15 +13,16 @@ import shapely
 from pyproj import CRS, Geod
 from shapely.geometry.base import BaseGeometry
 
-from olmoearth_core.framing import MAX_TIMESTEPS
 from olmoearth_core.imagery.sampling import SourceGrid
+from olmoearth_core.importing.frame import Frame, frame_of
 from olmoearth_core.importing.labelling import LabelSet, Measured
+from olmoearth_core.importing.palette import colours
 from olmoearth_core.importing.source import Found, corners, to_degrees
 from olmoearth_core.labels.raster import SUFFIXES
 
 EUROPE = "EPSG:3035"
-DAYS = 30
 PATCH = 4
+COLOURS = "colours follow the names where these say it (water is blue), else a palette that the colour-blind tell apart"
 
 
 def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGeometry) -> str:
@@ -36,23 +36,43 @@ def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGe
     grids = [scene.finest for scene in found.scenes]
     crs = grid_crs(grids, area)
     resolution = _resolution(grids)
-    framing, anchor = framing_of([scene.moment.date() for scene in found.scenes])
+    frame = frame_for(found, labels)
+    anchor = frame.anchor
     window = _window(found, resolution)
     classes = [f"    - {{name: {json.dumps(c, ensure_ascii=False)}, color: {json.dumps(colour)}}}"
-               for c, colour in zip(labels.classes, colours(len(labels.classes)), strict=True)]  # fmt: skip
+               for c, colour in zip(labels.classes, colours(labels.classes), strict=True)]  # fmt: skip
     lines = [f"name: {json.dumps(name)}", "task:"]
     if labels.measured is not None:
         lines += _task(labels.measured)
     else:
-        lines += [*(["  kind: classification"] if labels.of_windows else []), "  classes:", *classes]
+        lines += ["  kind: classification"] if labels.of_windows else []
+        lines += [f"  # {COLOURS}", "  classes:", *classes]
     lines += ["labels:", *_labels(source, found, labels, anchor)]
     lines += ["imagery:", f"  catalogue: {json.dumps(source + '/catalog.json')}"]
     lines += [f"  crs: {crs}"] if crs else []
-    lines += [f"  resolution: {resolution:g}", f"  framing: {framing}"]
+    lines += [f"  resolution: {resolution:g}", f"  # {frame.why}", f"  framing: {frame.text}"]
     lines += ["dataset:", f"  split: {{block_size: {_block_size(grids, resolution * window):g}}}"]
     lines += ["model:", "  encoder: v1.1-nano", f"  patch_size: {PATCH}", f"  window_size: {window}", "training: {}"]
-    lines += ["map:", f"  area: {json.dumps(source + '/area.geojson')}", f"  date: {anchor}", "  tile_size: 256"]
+    lines += [
+        "map:",
+        f"  # {_area_told(area, len(found.scenes))}",
+        f"  area: {json.dumps(source + '/area.geojson')}",
+        f"  date: {anchor}",
+        "  tile_size: 256",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def frame_for(found: Found, labels: LabelSet | None) -> Frame:
+    """The framing of an import, by the days of its scenes and of its labels."""
+    return frame_of([scene.moment.date() for scene in found.scenes], labels.spans if labels is not None else ())
+
+
+def _area_told(area: BaseGeometry, scenes: int) -> str:
+    """What the file of the area holds, in a comment."""
+    pieces = shapely.get_num_geometries(area)
+    apart = f", in {pieces:,} pieces that lie apart, all of which are mapped" if pieces > 1 else ""
+    return f"the ground of all imagery ({scenes:,} scene{'s' if scenes > 1 else ''}){apart}; draw your own for less"
 
 
 def _task(measured: Measured) -> list[str]:
@@ -61,16 +81,6 @@ def _task(measured: Measured) -> list[str]:
     low, high = measured.limits
     unit = [f"  unit: {json.dumps(measured.unit, ensure_ascii=False)}"] if measured.unit else []
     return [f"  name: {json.dumps(name)}", "  kind: regression", *unit, f"  range: [{low!r}, {high!r}]"]
-
-
-def framing_of(days: Sequence[dt.date]) -> tuple[str, dt.date]:
-    """(framing, anchor): that day for scenes of one date; for more, steps of 30 days that end with the last scene."""
-    first, last = min(days), max(days)
-    if first == last:
-        return "{kind: point_in_time, days: 1}", first
-    steps = min(MAX_TIMESTEPS, -(-((last - first).days + 1) // DAYS))
-    anchor = max(first, last - dt.timedelta(days=steps * DAYS - 1))
-    return f"{{kind: period, timesteps: {steps}, days: {DAYS}}}", anchor
 
 
 def grid_crs(grids: Sequence[SourceGrid], area: BaseGeometry) -> str | None:
@@ -84,15 +94,6 @@ def grid_crs(grids: Sequence[SourceGrid], area: BaseGeometry) -> str | None:
     use = CRS.from_user_input(EUROPE).area_of_use
     inside = use is not None and shapely.box(use.west, use.south, use.east, use.north).contains(area)
     return EUROPE if inside else None
-
-
-def colours(count: int) -> list[str]:
-    """`count` colours, "#rrggbb"; hues by the golden angle, so that neighbours differ."""
-    chosen = []
-    for i in range(count):
-        red, green, blue = colorsys.hls_to_rgb((0.08 + i * 0.381966) % 1, 0.4 + 0.15 * (i % 3), 0.55)
-        chosen.append(f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}")
-    return chosen
 
 
 def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> list[str]:

@@ -51,6 +51,10 @@ class Blend:
         self._sum[here] += np.rint(probabilities[:, rows, columns] * _ONE).astype(np.uint32) * weight
         self._weight[here[1:]] += weight
 
+    def mean(self) -> np.ndarray:
+        """(K, H, W) float64: the weighted mean of what was added, 0 where nothing was."""
+        return self._sum / (np.maximum(self._weight, 1).astype(np.float64) * _ONE)
+
     @property
     def covered(self) -> np.ndarray:
         """(H, W) bool, True where at least one window was added."""

@@ -6,80 +6,83 @@ plan.json (by which rules) and scenes.json (from which scenes). A run that dies 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import shapely
+import torch
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
-from olmoearth_core.framing import Timestep
-from olmoearth_core.grid import PixelBox
-from olmoearth_core.imagery.access import access_of
-from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.mask import without_mask
-from olmoearth_core.imagery.read import AssetReader, Failure
-from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
+from olmoearth_core.imagery.read import Failure
+from olmoearth_core.imagery.scene import Scene, read_scenes
 from olmoearth_core.inference.area import Area, load_area
-from olmoearth_core.inference.pipeline import overlapped
+from olmoearth_core.inference.engines import local
+from olmoearth_core.inference.job import ATTEMPTS, MapJob
+from olmoearth_core.inference.journals import failed_tiles, forget_failed, lost_assets, note_failed, note_lost
 from olmoearth_core.inference.plan import (
     PLAN,
     Layout,
     Plan,
     PlannedModel,
-    Tile,
     batch_sizes,
     plan_tiles,
-    tile_windows,
+    read_plan,
     window_stride,
     write_plan,
 )
-from olmoearth_core.inference.product import TileRecord, finished_tile, write_tile
-from olmoearth_core.inference.tile import MappedTile, TileInput, map_tile
+from olmoearth_core.inference.product import TileRecord, finished_tile
 from olmoearth_core.manifest import Manifest, read_manifest
-from olmoearth_core.models.model_folder import load_model
-from olmoearth_core.models.predictor import TrainedModel
+from olmoearth_core.models.card import ModelCard
+from olmoearth_core.models.model_folder import read_card
+from olmoearth_core.models.precision import resolve_device, resolve_precision
 from olmoearth_core.project import ProjectConfig
-from olmoearth_core.stage import StageRun, Upstream
-from olmoearth_core.store import write_bytes, write_json
+from olmoearth_core.stage import StageRun
+from olmoearth_core.store import write_bytes
 
 SCENES = "scenes.json"
-READERS = 4
-"""Threads that read assets for a tile; more hide more of a network's latency, and none changes a pixel."""
+NAMED = 5
+"""Failed tiles that a message names."""
+MOST_SPARSE, LEAST_SHARE = 2**33, 0.01
+"""An area may span more pixels than the first (900 km at 10 m) only where tiles cover more than the second of them."""
 
 
 def infer(run: StageRun) -> dict[str, Any]:
     """Map the project's area with its trained model.
 
     Raises:
-        MappingError: the area cannot be used, no scene touches it, or the model is not this project's.
+        MappingError: the area cannot be used, no scene touches it, the model is not this project's, or tiles could not
+            be computed: all others are finished.
         CheckpointError: the model is damaged.
         ImageryError: imagery that cannot be read.
         StoreError: the disk is full; finished tiles are kept.
     """
     config = run.project.config
-    model = load_trained(run.upstream["finetune"], config)
+    model = run.upstream["finetune"].folder
+    card = check_card(model, config)
     scenes = read_scenes(run.files["scenes"], run.project.root)
     source = config.map.area
     area = load_area(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
     check_coverage(area, scenes.scenes, source)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
-        run.progress.note(f"warning: {sentence}")
-    plan = make_plan(config, area, model)
-
+        run.progress.note(f"Warning: {sentence}")
+    device = resolve_device("auto")
     damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here
+    plan = with_former_threads(make_plan(config, area, card, device), run.out, damaged)
+    check_extent(plan, source)
+    run.meter.device = str(device)
+
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
     drop_other_rules(run, plan, damaged)
     write_plan(plan, run.out)
-    journal = FailureJournal(run.scratch / "failures.json")
     if damaged:  # its whole tiles are kept, so is what they lack
-        journal.add([Failure(**failure) for failure in damaged.summary["failed_assets"]])
-    records = map_tiles(run, plan, area, scenes, model, journal)
-    return summarise(run, plan, records, journal.read())
+        note_lost(run.scratch, "before", [Failure(**failure) for failure in damaged.summary["failed_assets"]])
+    job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out)
+    records = map_tiles(run, job)
+    return summarise(run, plan, records, lost_assets(run.scratch))
 
 
 def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> None:
@@ -93,32 +96,42 @@ def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> Non
     if not made or rule == sha256_file(run.scratch / PLAN):
         return
     run.progress.note(f"{len(made)} tiles were made by another plan (precision, batch size): made anew")
+    forget_failed(run.scratch)
     for path in made:
         path.with_suffix(".json").unlink()
         path.unlink()
 
 
-def load_trained(upstream: Upstream, config: ProjectConfig) -> TrainedModel:
-    """The project's model.
+def with_former_threads(plan: Plan, out: Path, damaged: Manifest | None) -> Plan:
+    """The plan with as many threads as the attempt before it had: a map is finished as it was begun."""
+    try:
+        threads = read_plan(out).threads
+    except MappingError:
+        threads = damaged.summary.get("threads", plan.threads) if damaged else plan.threads
+    return plan.model_copy(update={"threads": threads})
+
+
+def check_card(model: Path, config: ProjectConfig) -> ModelCard:
+    """The card of the project's model in the folder `model`.
 
     Raises:
         CheckpointError: it is damaged.
         MappingError: it predicts other classes than the project has.
     """
-    model = load_model(upstream.folder)
-    main, task = model.card.main, config.task
+    card = read_card(model)
+    main, task = card.main, config.task
     if main.classes != task.class_names:
         raise MappingError(
-            f"{upstream.folder}: the model predicts {', '.join(main.classes) or main.name}, but task.classes in "
+            f"{model}: the model predicts {', '.join(main.classes) or main.name}, but task.classes in "
             f"project.yaml are {', '.join(task.class_names) or 'none'}. Run `olmoearth finetune`, or give the classes "
             "of the model."
         )
     if (main.kind, main.unit, main.range) != (task.kind, task.unit, task.range):
         raise MappingError(
-            f"{upstream.folder}: the model is a {main.kind} {main.range or ''} {main.unit}, but task in project.yaml "
+            f"{model}: the model is a {main.kind} {main.range or ''} {main.unit}, but task in project.yaml "
             f"is a {task.kind} {task.range or ''} {task.unit}. Run `olmoearth finetune`."
         )
-    return model
+    return card
 
 
 def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
@@ -141,9 +154,24 @@ def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
         )
 
 
-def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
+def check_extent(plan: Plan, source: str) -> None:
+    """Refuse, before anything is computed, an area of specks far apart: one mosaic of it would be nearly all nodata.
+
+    Raises:
+        MappingError: with the extent, and what to do.
+    """
+    bounds = plan.bounds
+    tiled = sum(tile.width * tile.height for tile in plan.tiles)
+    if bounds.width * bounds.height > MOST_SPARSE and tiled < LEAST_SHARE * bounds.width * bounds.height:
+        raise MappingError(
+            f"{source}: its parts lie so far apart that one map of it would have {bounds.width:,} x {bounds.height:,} "
+            f"pixels, of which {100 * tiled / (bounds.width * bounds.height):.2g} % lie in tiles. Map regions apart: "
+            "name a file of one region in map.area."
+        )
+
+
+def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.device) -> Plan:
     """Resolve everything that must not depend on who computes a tile."""
-    card = model.card
     layout = Layout(
         tile_size=config.map.tile_size,
         window_size=card.window_size,
@@ -163,90 +191,56 @@ def make_plan(config: ProjectConfig, area: Area, model: TrainedModel) -> Plan:
             name=card.main.name,
             unit=card.main.unit,
             range=card.main.range,
+            sets=card.main.sets,
         ),
         layout=layout,
-        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, model.predictor.device.type),
-        precision=model.predictor.encoder.precision,
+        batch_sizes=batch_sizes(len(steps), card.window_size, card.patch_size, device.type),
+        precision=resolve_precision("auto", device),
+        device=device.type,
+        threads=torch.get_num_threads(),
         windows=windows,
         tiles=tiles,
     )
 
 
-class FailureJournal:
-    """The assets that could not be read, kept beside the tiles while the stage runs, so that a kill forgets none."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> list[Failure]:
-        """All failures so far, by scene and asset."""
-        try:
-            return sorted(Failure(**failure) for failure in json.loads(self.path.read_bytes()))
-        except FileNotFoundError:
-            return []
-
-    def add(self, failures: Sequence[Failure]) -> None:
-        """Remember `failures` beside those that are known."""
-        known = self.read()
-        if not set(failures) <= set(known):
-            write_json(self.path, [asdict(failure) for failure in sorted({*known, *failures})])
-
-
-def map_tiles(
-    run: StageRun, plan: Plan, area: Area, scenes: SceneList, model: TrainedModel, journal: FailureJournal
-) -> list[TileRecord]:
-    """Map the tiles that are not finished yet: threads read, the device computes, one thread writes.
+def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
+    """Map the tiles that are not finished yet.
 
     Returns:
         the record of every tile, in the order of the plan.
+
+    Raises:
+        MappingError: tiles that could not be computed, now or by an earlier run; all others are finished.
     """
-    run.meter.device = str(model.predictor.device)
-    card, imagery = model.card, run.project.config.imagery
-    steps = [Timestep(start, end) for start, end in plan.timesteps]
-    reader = AssetReader(run.meter, workers=READERS, access=access_of(run.project))
-
-    def read(tile: Tile) -> TileInput:
-        box = plan.box(tile)
-        windows = tile_windows(area, box, plan.layout)
-        around = reduce(PixelBox.union, windows)
-        cubes = {
-            modality: compose(
-                scenes,
-                around,
-                steps,
-                modality=modality,
-                bands=bands,
-                composite=imagery.composite,
-                cloud_mask=imagery.cloud_mask,
-                reader=reader,
-            )
-            for modality, bands in card.bands.items()
-        }
-        return TileInput(box, area.mask(box), windows, cubes)
-
-    def compute(_tile: Tile, given: TileInput) -> MappedTile:
-        with run.meter.on_device():
-            return map_tile(
-                given,
-                model.predict,
-                model=plan.model,
-                layout=plan.layout,
-                batch_sizes=plan.batch_sizes,
-            )
-
-    def write(tile: Tile, mapped: MappedTile) -> tuple[str, TileRecord]:
-        journal.add(reader.failures)  # before the tile counts as finished
-        return tile.name, write_tile(run.out, tile.name, mapped, plan.model)
-
-    records = {tile.name: record for tile in plan.tiles if (record := finished_tile(run.out, tile.name))}
-    missing = [tile for tile in plan.tiles if tile.name not in records]
+    tiles, engine = job.plan.tiles, run.engine or local
+    records = {tile.name: record for tile in tiles if (record := finished_tile(run.out, tile.name))}
+    failed = {name: why for name, why in failed_tiles(run.scratch).items() if name not in records}
+    missing = [tile for tile in tiles if tile.name not in records and tile.name not in failed]
     if records:
-        run.progress.note(f"{len(records)} of {len(plan.tiles)} tiles were finished before; {len(missing)} remain.")
-    with reader, run.progress.bar("mapping tiles", len(missing)) as advance:
-        for name, record in overlapped(missing, read, compute, write):
-            records[name] = record
+        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(missing)} remain.")
+    with run.progress.bar("mapping tiles", len(missing)) as advance:
+        for outcome in engine(job, missing) if missing else ():
+            run.meter.device_seconds += outcome.device_seconds
+            run.meter.bytes_read += outcome.bytes_read
+            if outcome.record is not None:
+                records[outcome.name] = outcome.record
+            else:
+                failed[outcome.name] = outcome.reason
+                note_failed(run.scratch, outcome.name, outcome.reason)
             advance(1)
-    return [records[tile.name] for tile in plan.tiles]
+    if failed:
+        raise MappingError(failure_sentence(failed, len(tiles)))
+    return [records[tile.name] for tile in tiles]
+
+
+def failure_sentence(failed: Mapping[str, str], tiles: int) -> str:
+    """What a person is told of tiles that could not be computed."""
+    names, first = sorted(failed), min(failed)
+    named = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return (
+        f"{len(failed)} of {tiles} tiles could not be mapped in {ATTEMPTS} attempts: {named}. {first}: {failed[first]} "
+        "The other tiles are kept; `olmoearth infer --retry-failed` tries these again."
+    )
 
 
 def summarise(run: StageRun, plan: Plan, records: Sequence[TileRecord], failures: Sequence[Failure]) -> dict[str, Any]:
@@ -279,6 +273,7 @@ def summarise(run: StageRun, plan: Plan, records: Sequence[TileRecord], failures
             name: sum(record.class_pixels[value] for record in records) for value, name in enumerate(plan.model.classes)
         },
         "failed_assets": [asdict(failure) for failure in failures],
+        "threads": plan.threads,
     }
 
 

@@ -1,57 +1,68 @@
-"""Read, compute and write at the same time: the device never waits for a disk that it could have waited for earlier."""
+"""Things done at the same time as others, in order and few at a time: what threads are for in mapping."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
-Made = TypeVar("Made")
 Done = TypeVar("Done")
 
 
-def overlapped(
-    items: Iterable[Item],
-    read: Callable[[Item], Read],
-    compute: Callable[[Item, Read], Made],
-    write: Callable[[Item, Made], Done],
-    *,
-    ahead: int = 1,
-) -> Iterator[Done]:
-    """Take each item through `read`, `compute`, `write`, and yield what `write` returns, in order.
+def prefetched(
+    items: Iterable[Item], read: Callable[[Item], Read], *, threads: int, ahead: int
+) -> Iterator[tuple[Item, Read]]:
+    """Each item with what `read` makes of it, in order; `threads` threads work on those that come next.
 
-    One thread reads `ahead` items before they are needed, the caller's thread computes, one thread writes; no more than
-    `ahead` items wait to be written. So memory holds a few items, however many there are.
-
-    An error of any of the three is raised here; what was written before stays.
+    No more than `ahead` items after the one that was yielded are begun, so memory holds a few, however many there are.
+    An error of `read` is raised where its item's turn would be.
     """
     queue = iter(items)
-    readings: deque[tuple[Item, Future[Read]]] = deque()
-    writings: deque[Future[Done]] = deque()
-    readers = ThreadPoolExecutor(1, "read")
-    writers = ThreadPoolExecutor(1, "write")
-
-    def read_next() -> None:
-        for item in queue:
-            readings.append((item, readers.submit(read, item)))
-            return
-
+    waiting: deque[tuple[Item, Future[Read]]] = deque()
+    pool = ThreadPoolExecutor(threads, "prefetch")
     try:
-        for _ in range(ahead + 1):
-            read_next()
-        while readings:
-            item, reading = readings.popleft()
-            made = compute(item, reading.result())
-            del reading  # what was read is as large as a tile's imagery
-            read_next()
-            while len(writings) > ahead:
-                yield writings.popleft().result()
-            writings.append(writers.submit(write, item, made))
-        while writings:
-            yield writings.popleft().result()
+        waiting.extend((item, pool.submit(read, item)) for item in islice(queue, ahead + 1))
+        while waiting:
+            item, reading = waiting.popleft()
+            made = reading.result()
+            del reading  # or it would keep what was read
+            waiting.extend((more, pool.submit(read, more)) for more in islice(queue, 1))
+            yield item, made
     finally:
-        readers.shutdown(cancel_futures=True)
-        writers.shutdown()
+        pool.shutdown(cancel_futures=True)
+
+
+class Behind(AbstractContextManager["Behind"]):
+    """One thread that does what it is told, in that order, while the caller goes on.
+
+    Args:
+        most: things that may wait; the caller waits with the next one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: deque[Future[Any]] = deque()
+        self._pool = ThreadPoolExecutor(1, "behind")
+
+    def do(self, function: Callable[..., Done], *given: Any) -> Future[Done]:
+        """Have `function(*given)` called after everything before it.
+
+        An error of something told earlier is raised here.
+        """
+        while self._waiting and (len(self._waiting) >= self._most or self._waiting[0].done()):
+            self._waiting.popleft().result()
+        doing = self._pool.submit(function, *given)
+        self._waiting.append(doing)
+        return doing
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the thing that is being done; after an error the rest is left."""
+        self._pool.shutdown(cancel_futures=kind is not None)

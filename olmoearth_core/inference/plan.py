@@ -16,13 +16,14 @@ from pyproj import CRS
 from olmoearth_core.errors import MappingError
 from olmoearth_core.grid import Grid, PixelBox, lattice
 from olmoearth_core.inference.area import Area
+from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.store import write_json
 
 PLAN = "plan.json"
-TOKENS = {"cpu": 1024, "cuda": 65536}
+TOKENS = {"cpu": 512, "cuda": 65536}
 """Tokens that a batch may hold, by kind of device: enough to keep it busy, and no more, since the last batch is padded.
-(A CPU gains nothing above some hundred: nano, 64 px, patch 4, one thread: 17, 18 and 19 ms a window for batches of 256,
-1,024 and 16,384 tokens.)"""
+(A CPU gains nothing above some hundred: v1.1-nano, windows of 16 px, patch 4, T = 1, one thread, bf16: 4.6, 1.3, 0.75,
+0.87 and 1.0 ms a window for batches of 16, 128, 512, 1,024 and 2,048 tokens.)"""
 MAX_BATCH = 256
 
 
@@ -66,6 +67,8 @@ class PlannedModel(_Part):
     unit: str = ""
     range: tuple[float, float] | None = None
     """Of a regression: the values that are possible."""
+    sets: PredictionSets | None = None
+    """As in its card."""
 
     @property
     def outputs(self) -> int:
@@ -85,8 +88,11 @@ class Plan(_Part):
     model: PlannedModel
     layout: Layout
     batch_sizes: list[int]
-    """Rows of a batch of windows that see 1, 2, ... whole timesteps; a window that sees one in part goes alone."""
+    """Rows of a batch of windows that see 1, 2, ... timesteps."""
     precision: Literal["fp32", "bf16"]
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    """Of the device's arithmetic, where it is a CPU. (Those that read and write change no pixel.)"""
     windows: int
     """Distinct windows; the tiles together compute a few more, those that two of them touch."""
     tiles: list[Tile]

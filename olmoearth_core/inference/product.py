@@ -16,6 +16,9 @@ from olmoearth_core.inference.plan import PlannedModel
 from olmoearth_core.inference.tile import MappedTile
 from olmoearth_core.store import write_bytes, write_json
 
+OBSERVATIONS = "observations"
+"""Name of a tile's last band."""
+
 
 class TileRecord(BaseModel):
     """What `<tile>.json` says of `<tile>.tif`."""
@@ -65,20 +68,25 @@ def finished_tile(folder: Path, name: str) -> TileRecord | None:
 
 
 def encode_tile(tile: MappedTile, model: PlannedModel) -> bytes:
-    """A tile as the bytes of a GeoTIFF: band 1 class, bands 2... probabilities, all uint8 with nodata 255.
+    """A tile as the bytes of a GeoTIFF: class, a probability a class, observations; uint8, nodata 255.
 
-    Of a regression its values, uint16 with nodata 65535, and the scale and offset that make them values of its unit.
+    Of a regression its values and observations, uint16 with nodata 65535; scale and offset of the first make values of
+    its unit. Observations are the timesteps in which a pixel was seen: 0 where never, nodata outside the area.
 
     Made in memory, so that the file system's answer to writing it is Python's to judge, not GDAL's.
     """
+    counted = np.full(tile.box.shape, NODATA, np.uint8) if tile.observations is None else tile.observations
     if tile.values is None:
-        bands, nodata = np.concatenate([tile.classes[None], tile.probabilities]), NODATA
-        names = ["class", *(f"probability of {name}" for name in model.classes)]
-        scales, offsets = [1.0, *(1 / PROBABILITY_STEPS for _ in model.classes)], [0.0] * len(names)
+        bands, nodata = np.concatenate([tile.classes[None], tile.probabilities, counted[None]]), NODATA
+        names = ["class", *(f"probability of {name}" for name in model.classes), OBSERVATIONS]
+        scales = [1.0, *(1 / PROBABILITY_STEPS for _ in model.classes), 1.0]
+        offsets = [0.0] * len(names)
     else:
-        bands, nodata, names = tile.values[None], NO_VALUE, [model.name]
+        wide = counted.astype(np.uint16)
+        wide[counted == NODATA] = NO_VALUE
+        bands, nodata, names = np.stack([tile.values, wide]), NO_VALUE, [model.name, OBSERVATIONS]
         scale, offset = value_scale(model)
-        scales, offsets = [scale], [offset]
+        scales, offsets = [scale, 1.0], [offset, 0.0]
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff",

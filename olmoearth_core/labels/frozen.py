@@ -16,7 +16,7 @@ from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.grid import Grid
 from olmoearth_core.labels.split import SPLITS, Block, BlockTable, assign_splits, block_of, block_pixels
-from olmoearth_core.labels.tasks import all_windows, count_all, read_all
+from olmoearth_core.labels.tasks import Counted, all_windows, count_all, read_all
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.store import write_json
@@ -24,17 +24,18 @@ from olmoearth_core.store import write_json
 FOLDER = "splits"
 
 
-def freeze_blocks(project: Project, progress: Progress) -> Path:
+def freeze_blocks(project: Project, progress: Progress, counted: Counted | None = None) -> Path:
     """The file with the blocks of all training windows; blocks that are not in it yet are dealt out and added.
 
-    They are dealt by the strata of all tasks together, so that each split sees each task.
+    They are dealt by the strata of all tasks together, so that each split sees each task. The labels are read and
+    counted unless they come with `counted`.
 
     Raises:
         LabelError: the labels cannot be read.
         ProjectError: the file is damaged.
     """
-    labels = read_all(project)
-    windows = all_windows(project, labels)
+    labels = counted.labels if counted else read_all(project)
+    windows = counted.windows if counted else all_windows(project, labels)
     split = project.config.dataset.split
     deal = _deal(project, labels[project.config.task.name].grid)
     size = int(deal["block_size"])
@@ -44,7 +45,8 @@ def freeze_blocks(project: Project, progress: Progress) -> Path:
     new = set(places) - before.keys()
     if not new:
         return path
-    pixels = np.concatenate([counts for counts, _ in count_all(labels, windows, progress).values()], axis=1)
+    of_tasks = counted.amounts if counted else count_all(labels, windows, progress)
+    pixels = np.concatenate([counts for counts, _ in of_tasks.values()], axis=1)
     amounts: dict[Block, np.ndarray] = {}
     for place, counts in zip(places, pixels, strict=True):
         amounts[place] = amounts.get(place, 0) + counts

@@ -6,7 +6,9 @@ another's as well (same date, place and split) is one; each task is asked what i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -19,6 +21,7 @@ from olmoearth_core.labels.vector import Problem, summarise
 from olmoearth_core.labels.windows import TrainingWindow, windows_of
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
+from olmoearth_core.project_labels import LabelsConfig
 
 TaskLabels = Mapping[str, Labels]
 """Task -> its labels; the main one comes first, and its grid is everyone's."""
@@ -41,12 +44,19 @@ def check_all(project: Project) -> tuple[TaskLabels | None, list[Problem]]:
     found: dict[str, Labels] = {}
     problems: list[Problem] = []
     grid: Grid | None = None
-    for name in project.config.tasks:
+    for k, name in enumerate(project.config.tasks):
         labels, wrong = check_labels(project.view(name), grid)
-        problems += wrong
+        problems += wrong if k == 0 else [_of_auxiliary(problem, k - 1) for problem in wrong]
         if labels is not None:
             found[name], grid = labels, grid or labels.grid
     return (None if problems else found), list(dict.fromkeys(problems))
+
+
+def _of_auxiliary(problem: Problem, number: int) -> Problem:
+    """The problem with the keys that it names as project.yaml has them for this auxiliary task."""
+    named = re.compile(rf"(?<![\w./-])(?=(labels\.({'|'.join(LabelsConfig.model_fields)})|task\.\w+)\b)")
+    source, message = (named.sub(f"auxiliary.{number}.", text) for text in (problem.source, problem.message))
+    return Problem(source, message)
 
 
 def all_windows(project: Project, labels: TaskLabels) -> list[TrainingWindow]:
@@ -60,6 +70,27 @@ def count_all(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Task -> (amounts (N, K), conflicts (N,)), as `count_pixels`."""
     return {name: count_pixels(own, windows, progress) for name, own in labels.items()}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Labels and what is in each window of them: of many labels that takes minutes, so who needs it hands it on.
+
+    Attributes:
+        labels: of every task.
+        windows: as `all_windows`.
+        amounts: as `count_all`.
+    """
+
+    labels: TaskLabels
+    windows: Sequence[TrainingWindow]
+    amounts: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def look_at(project: Project, labels: TaskLabels, progress: Progress) -> Counted:
+    """Find the windows of `labels` and count what is in them."""
+    windows = all_windows(project, labels)
+    return Counted(labels, windows, count_all(labels, windows, progress))
 
 
 def all_dates(labels: TaskLabels) -> list[date]:

@@ -49,6 +49,8 @@ class Batch:
     """Nothing is missing: every mask is True throughout."""
     seeds: NDArray[np.int64] | None = None
     """(B,) what is random about each sample while training; None: nothing is."""
+    whole_timesteps: bool = False
+    """Missing patches of a timestep that has others are computed and masked (`Encoder.encode`)."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -89,6 +91,21 @@ class Layout:
     """Nothing is missing."""
 
     @cached_property
+    def whole_timesteps(self) -> Layout:
+        """The same with all patches of a timestep that has any; itself where nothing is missing."""
+        if self.full:
+            return self
+        whole = {
+            m: np.array(np.broadcast_to(p.any(axis=(2, 3, 4), keepdims=True), p.shape)) for m, p in self.present.items()
+        }
+        return Layout(whole)
+
+    @cached_property
+    def flat(self) -> Booleans:
+        """What is present, in dense order."""
+        return np.concatenate([p.ravel() for p in self.present.values()])
+
+    @cached_property
     def frames(self) -> dict[str, NDArray[np.intp] | None]:
         """Flat indices b * T + t of the timesteps with any token, by modality; None where that is all of them."""
         if self.full:
@@ -127,13 +144,12 @@ class Layout:
     @cached_property
     def dense(self) -> NDArray[np.intp]:
         """(M,) dense index of every packed token."""
-        present = np.concatenate([p.ravel() for p in self.present.values()])
         sample = np.concatenate(
             [np.repeat(np.arange(len(p)), p[0].size) for p in self.present.values()]  # the sample of each dense token
         )
         rank = np.empty(len(self.counts), dtype=np.intp)
         rank[np.argsort(self.counts, kind="stable")] = np.arange(len(self.counts))
-        tokens = np.flatnonzero(present)
+        tokens = np.flatnonzero(self.flat)
         return tokens[np.argsort(rank[sample[tokens]], kind="stable")]
 
     @cached_property

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from olmoearth_core.framing import Framing
 from olmoearth_core.models.card_text import score_lines
+from olmoearth_core.models.prediction_sets import PredictionSets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ class HeadSpec(_Part):
 class TaskCard(_Part):
     """One thing that the model answers, and what its answers mean."""
 
-    name: str = "main"
+    name: str = Field("main", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     kind: Literal["segmentation", "classification", "regression"] = "segmentation"
     classes: list[str] = []
     """Names; a class's index here is its channel in the predictions. None of a regression."""
@@ -71,6 +72,8 @@ class TaskCard(_Part):
     """Of its loss, beside the other tasks'."""
     temperature: float = Field(1.0, gt=0)
     """Scores are divided by it before softmax, so that probabilities are those of being right."""
+    sets: PredictionSets | None = None
+    """Which probability a class needs not to be ruled out; None until the model is judged, and of a regression."""
 
     @model_validator(mode="after")
     def _means_something(self) -> TaskCard:
@@ -130,9 +133,9 @@ class ModelCard(_Part):
     base: BaseWeights
     bands: dict[str, list[str]]
     """Modality -> bands, in the order of the inputs' channels."""
-    patch_size: int
-    window_size: int
-    resolution: float
+    patch_size: int = Field(ge=1)
+    window_size: int = Field(ge=1)
+    resolution: float = Field(gt=0)
     """Edge of a pixel in metres."""
     framing: Framing
     training: dict[str, Any]

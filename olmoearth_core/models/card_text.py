@@ -39,6 +39,8 @@ def _task(scores: Mapping[str, Any], heading: str) -> Iterator[str]:
         yield from _split(found, kind)
         if kind != "regression" and "ece" in found:
             yield from ("", _calibration(found, scores.get("calibration") or {}, split))
+        if split == "test" and scores.get("sets"):
+            yield from ("", _sets(scores["sets"]))
         for note in (found.get("note"), found.get("interval_note")):
             if note:
                 yield from ("", note)
@@ -61,7 +63,8 @@ def _split(scores: Mapping[str, Any], kind: str) -> Iterator[str]:
     section, parts = PARTS[kind]
     compared = parts[-1] if kind == "regression" else parts[0]
     heads = [key if key in ("precision", "recall") else named(key, unit) for key in parts]
-    heads += ["pixels", *([f"{NAMES[compared]}, model less {baseline['name'].removeprefix('a ')}"] if baseline else [])]
+    counted = "windows" if kind == "classification" else "pixels"
+    heads += [counted, *([f"{NAMES[compared]}, model less {baseline['name'].removeprefix('a ')}"] if baseline else [])]
     yield from ("", f"| {'class' if section == 'classes' else 'range'} | {' | '.join(heads)} |")
     yield f"| --- |{' --- |' * len(heads)}"
     for name, values in scores[section].items():
@@ -72,6 +75,14 @@ def _split(scores: Mapping[str, Any], kind: str) -> Iterator[str]:
         yield f"| {escaped} | {' | '.join(cells)} |"
     if "blocks" in scores:
         yield from ("", f"In brackets: 95 % intervals over {scores['blocks']} blocks of ground. Report: report.html.")
+
+
+def _sets(sets: Mapping[str, Any]) -> str:
+    """How often prediction sets held the truth on ground that they were not learned from."""
+    told = ", ".join(
+        f"{asked:.0%} in {held:.1%}" for asked, held in zip(sets["coverages"], sets["test"], strict=True) if held
+    )
+    return f"Prediction sets (map.conformal), share that should hold the truth, and how many did: {told}."
 
 
 def _calibration(scores: Mapping[str, Any], fitted: Mapping[str, Any], split: str) -> str:

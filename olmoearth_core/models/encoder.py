@@ -130,6 +130,7 @@ class Encoder(nn.Module, ABC):
         resolution: float = 10.0,
         bands: Mapping[str, Sequence[str]] | None = None,
         seeds: NDArray[np.int64] | None = None,
+        whole_timesteps: bool = False,
     ) -> Features:
         """Encode a batch. Values are physical; normalisation happens inside.
 
@@ -147,6 +148,9 @@ class Encoder(nn.Module, ABC):
             bands: by modality, the bands supplied, in the order of C; all in official order where not given. Absent
                 ones are zero after normalisation (v1: the raw values of the nearest wavelength).
             seeds: (B,) for training with stochastic depth: what a sample is left without follows from its seed alone.
+            whole_timesteps: compute missing patches of a timestep that has others as well, and let nobody look at them.
+                The features are the same up to rounding, and samples with equally many timesteps take the same shape,
+                whatever patches they miss: so they can share a batch of a fixed shape (without location tokens).
 
         Raises:
             EncoderInputError: anything above that does not hold, before compute is spent.
@@ -154,7 +158,8 @@ class Encoder(nn.Module, ABC):
         batch = check(
             inputs, dates, valid, bands, patch_size=patch_size, resolution=resolution, allowed=self.modalities
         )
-        return self._encode(batch if seeds is None else replace(batch, seeds=np.asarray(seeds, np.int64)))
+        given = None if seeds is None else np.asarray(seeds, np.int64)
+        return self._encode(replace(batch, seeds=given, whole_timesteps=whole_timesteps))
 
     forward = encode
 

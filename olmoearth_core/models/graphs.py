@@ -29,10 +29,17 @@ class GraphedTransform:
         self.eager = encoder.transform
         self.captured: dict[Groups, tuple[Any, Tensor, Tensor | None, Tensor]] = {}
 
-    def __call__(self, x: Tensor, groups: Groups, where: Tensor | None, chance: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        groups: Groups,
+        where: Tensor | None,
+        chance: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
         """As `PackedEncoder.transform`."""
-        if x.device.type != "cuda" or torch.is_grad_enabled() or chance is not None:
-            return self.eager(x, groups, where, chance)
+        if x.device.type != "cuda" or torch.is_grad_enabled() or chance is not None or seen is not None:
+            return self.eager(x, groups, where, chance, seen)
         if groups not in self.captured:
             self.captured[groups] = self._capture(x, groups, where)
         graph, x_in, where_in, out = self.captured[groups]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -16,6 +17,7 @@ from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CheckpointError
 from olmoearth_core.models import build_encoder
 from olmoearth_core.models.card import CARD, CARD_SCHEMA, CARD_TEXT, ModelCard, render
+from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
 from olmoearth_core.models.predictor import Predictor, TrainedModel, build_predictor
 from olmoearth_core.store import write_bytes, write_json, write_text
@@ -56,8 +58,10 @@ def load_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
     chosen = resolve_precision(precision, place)
     card = read_card(folder)
     weights = _read_weights(folder / WEIGHTS, card)
-    predictor = build_predictor(build_encoder(card.encoder), card)
-    _fit(predictor, weights, folder / WEIGHTS)
+    encoder = build_encoder(card.encoder)
+    _check_shapes(_described(encoder, card, folder / CARD), weights, folder / WEIGHTS)
+    predictor = build_predictor(encoder, card)
+    predictor.load_state_dict(dict(weights))
     apply_precision(predictor.encoder, chosen)
     return TrainedModel(card, predictor.to(place).eval())
 
@@ -108,8 +112,21 @@ def _read_weights(path: Path, card: ModelCard) -> dict[str, Tensor]:
     return weights
 
 
-def _fit(predictor: Predictor, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in predictor.state_dict().items()}
+def _described(encoder: Encoder, card: ModelCard, path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all weights of the model that `card` describes; no memory is asked for heads, however large."""
+    try:
+        with torch.device("meta"):
+            predictor = build_predictor(encoder, card)
+    except (RuntimeError, OverflowError, TypeError) as error:  # more numbers than can be counted
+        heads = ", ".join(f"{task.head.kind} of {task.head.hidden:g} channels" for task in card.tasks)
+        raise CheckpointError(
+            f"{path}: describes heads that no computer can hold ({heads}; patch_size {card.patch_size:g}); restore the "
+            "card, or run `olmoearth finetune` again."
+        ) from error
+    return {name: tuple(tensor.shape) for name, tensor in predictor.state_dict().items()}
+
+
+def _check_shapes(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], path: Path) -> None:
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise CheckpointError(f"{path}: lacks '{name}', which the card's encoder and heads need.")
@@ -117,4 +134,3 @@ def _fit(predictor: Predictor, weights: Mapping[str, Tensor], path: Path) -> Non
             raise CheckpointError(f"{path}: holds '{name}', which the card's encoder and heads do not have.")
         if (shape := tuple(weights[name].shape)) != expected[name]:
             raise CheckpointError(f"{path}: '{name}' has shape {shape}; the card's model needs {expected[name]}.")
-    predictor.load_state_dict(dict(weights))

@@ -17,6 +17,7 @@ from olmoearth_core.models.batch import Batch, Layout
 from olmoearth_core.models.config import OlmoEarthConfig
 from olmoearth_core.models.modalities import MODALITIES, Modality
 from olmoearth_core.models.tokenizer import Tokenizer, channels, month_of, normal, raise_contrast
+from olmoearth_core.models.transfer import to_device
 
 DAYS_BEFORE_MONTH = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])
 
@@ -102,12 +103,12 @@ class OlmoEarthTokenizer(Tokenizer):
         """(R, 3) fp32 coordinates of the tokens of `forward`: time (units of 30 days since 2000), row, column."""
         config, device = self.config, self.month_table.device
         (h, w), step = batch.grid, batch.resolution * batch.patch_size / 10.0 * self.config.rope_space_scale
-        days = torch.as_tensor(_days(batch.dates)).flatten().float().to(device) * config.rope_time_scale
+        days = to_device(torch.as_tensor(_days(batch.dates)).flatten().float(), device) * config.rope_time_scale
         row, col = (torch.arange(k, dtype=torch.float32, device=device) * step for k in (h, w))
         out = []
         for m in batch.data:
             frames = layout.frames[m]
-            t = days if frames is None else days[torch.as_tensor(frames, device=device)]
+            t = days if frames is None else days[to_device(frames, device)]
             shape = (len(t), h, w, len(config.band_sets[m]))
             axes = (t[:, None, None, None], row[:, None, None], col[:, None])
             out.append(torch.stack([a.expand(shape) for a in axes], dim=-1).flatten(0, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, Layout
@@ -12,6 +11,7 @@ from olmoearth_core.models.encoder import Encoder, Features
 from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.origin import Origin
 from olmoearth_core.models.tokenizer import Tokenizer
+from olmoearth_core.models.transfer import to_device
 from olmoearth_core.models.transformer import Attention, Block, Groups, chances, mixed_frequencies, run_blocks
 
 
@@ -44,21 +44,37 @@ class PackedEncoder(Encoder):
         return None
 
     def _encode(self, batch: Batch) -> Features:
-        layout = self.tokenizer.layout(batch)
+        tokens = self.tokenizer.layout(batch)
+        layout = tokens.whole_timesteps if batch.whole_timesteps else tokens
+        seen = None
+        if layout is not tokens:
+            seen = to_device(tokens.flat[layout.dense], self.device)
         x = self.tokenizer(batch, layout)  # (R, D): the timesteps that have any token
         where = self.positions(batch, layout)  # (R, 3)
         if not layout.plain:
-            rows = torch.as_tensor(layout.embedded, device=x.device)
+            rows = to_device(layout.embedded, x.device)
             x, where = x[rows], where[rows] if where is not None else None
         chance = None
         if batch.seeds is not None:
             chance = chances(batch.seeds[layout.samples].tolist(), len(self.blocks), x.device)
-        x = self.transform(x, layout.groups, where, chance)  # (M, D): packed, only tokens that are present
-        return self._unpack(x, layout, self._locations(x, where, batch, layout))
+        x = self.transform(x, layout.groups, where, chance, seen)  # (M, D): packed, only tokens that are present
+        if seen is not None:
+            return self._unpack(x.masked_fill(~seen[:, None], 0.0), layout, tokens, None)
+        return self._unpack(x, layout, layout, self._locations(x, where, batch, layout))
 
-    def transform(self, x: Tensor, groups: Groups, where: Tensor | None, chance: Tensor | None = None) -> Tensor:
-        """The transformer: packed tokens (M, D) fp32 with positions (M, 3) or None -> (M, D) fp32."""
-        x = run_blocks(self.blocks, x, groups, where, chance=chance, checkpointing=self.checkpointing)
+    def transform(
+        self,
+        x: Tensor,
+        groups: Groups,
+        where: Tensor | None,
+        chance: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """The transformer: packed tokens (M, D) fp32 with positions (M, 3) or None -> (M, D) fp32.
+
+        Those that are not `seen` (M,) stand in the matrix and are looked at by nobody; what they become means nothing.
+        """
+        x = run_blocks(self.blocks, x, groups, where, seen, chance=chance, checkpointing=self.checkpointing)
         out: Tensor = self.norm(x)
         return out
 
@@ -69,18 +85,23 @@ class PackedEncoder(Encoder):
         return None
 
     def _unpack(
-        self, x: Tensor, layout: Layout, read_locations: Callable[[], tuple[Tensor, Tensor]] | None
+        self,
+        x: Tensor,
+        layout: Layout,
+        tokens: Layout,
+        read_locations: Callable[[], tuple[Tensor, Tensor]] | None,
     ) -> Features:
+        """Features of x, packed by `layout`, of which those of `tokens` are present."""
         shapes = {m: p.shape for m, p in layout.present.items()}
         sizes = [p.size for p in layout.present.values()]
         if layout.plain:
             dense = x
         else:
-            rows = torch.as_tensor(layout.dense, device=x.device)
+            rows = to_device(layout.dense, x.device)
             dense = x.new_zeros(sum(sizes), x.shape[-1]).index_copy(0, rows, x)
         return Features(
             tokens={m: t.view(*shapes[m], -1) for m, t in zip(shapes, dense.split(sizes), strict=True)},
-            present={m: torch.as_tensor(p, device=x.device) for m, p in layout.present.items()},
-            full=layout.full,
+            present={m: to_device(p, x.device) for m, p in tokens.present.items()},
+            full=tokens.full,
             read_locations=read_locations,
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from olmoearth_core.models.modalities import MODALITIES
+from olmoearth_core.models.transfer import to_device
 
 
 def pixel_channels(bands: Mapping[str, Sequence[str]], timesteps: int) -> int:
@@ -38,11 +39,10 @@ def pixels(
     for modality, names in bands.items():
         known = {band.name: band for band in MODALITIES[modality].bands}
         mean, std = (
-            torch.tensor([getattr(known[name], what) for name in names], device=device)[:, None, None]
-            for what in ("mean", "std")
+            to_device([getattr(known[name], what) for name in names], device)[:, None, None] for what in ("mean", "std")
         )
-        seen = torch.as_tensor(valid[modality], device=device)[:, :, None]  # (B, T, 1, H, W)
-        cube = torch.as_tensor(inputs[modality]).to(device).float()
+        seen = to_device(valid[modality], device)[:, :, None]  # (B, T, 1, H, W)
+        cube = to_device(inputs[modality], device).float()
         score = torch.where(seen, (cube - mean) / std, 0.0)
         over_time = score.sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
         parts.append(torch.where(seen, score, over_time).flatten(1, 2))

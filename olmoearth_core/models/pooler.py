@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, Layout
 from olmoearth_core.models.config import OlmoEarthConfig
+from olmoearth_core.models.transfer import to_device
 from olmoearth_core.models.transformer import Attention, Block, CrossAttention, axial_rotation
 
 
@@ -28,7 +29,7 @@ class LocationPooler(nn.Module):
     def forward(self, x: Tensor, where: Tensor | None, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
         """Packed tokens x (M, D) at `where` (M, 3) -> location tokens (B, D, h, w) and their readout (B, 128, h, w)."""
         assert where is not None
-        (h, w), samples = batch.grid, torch.as_tensor(layout.samples, device=x.device)
+        (h, w), samples = batch.grid, to_device(layout.samples, x.device)
         step = batch.resolution * batch.patch_size * self.step
         row, col = (torch.arange(k, dtype=torch.float32, device=x.device) * step for k in (h, w))
         grid = torch.cartesian_prod(row, col)  # (h * w, 2)

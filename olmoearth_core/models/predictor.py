@@ -76,7 +76,7 @@ class Predictor(nn.Module):
                     hidden=task.head.hidden,
                     of_windows=task.kind == "classification",
                 )
-                self.heads[task.name] = build_head(task.head.kind, shape)
+                self.heads[_key(self.heads, task.name)] = build_head(task.head.kind, shape)
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +89,8 @@ class Predictor(nn.Module):
         dates: np.ndarray,
         valid: Mapping[str, np.ndarray],
         seeds: np.ndarray | None = None,
+        *,
+        whole_timesteps: bool = False,
     ) -> Seen:
         """What the heads need of a batch.
 
@@ -97,6 +99,7 @@ class Predictor(nn.Module):
             dates: (B, T) datetime64[D].
             valid: modality -> (B, T, H, W) bool.
             seeds: (B,) while training, what is random about each window (`Encoder.encode`).
+            whole_timesteps: as for `Encoder.encode`.
 
         Raises:
             EncoderInputError: inputs that the encoder refuses.
@@ -104,7 +107,14 @@ class Predictor(nn.Module):
         p = self.patch_size
         if any(mask[:, :, ::p, ::p].any() for mask in valid.values()):
             features = self.encoder.encode(
-                inputs, dates, valid, patch_size=p, resolution=self.resolution, bands=self.bands, seeds=seeds
+                inputs,
+                dates,
+                valid,
+                patch_size=p,
+                resolution=self.resolution,
+                bands=self.bands,
+                seeds=seeds,
+                whole_timesteps=whole_timesteps,
             ).map()
         else:  # the encoder refuses a batch without a single token
             b, _, h, w = next(iter(valid.values())).shape
@@ -114,7 +124,7 @@ class Predictor(nn.Module):
     def answer(self, seen: Seen) -> dict[str, Tensor]:
         """Task -> what its head says of windows the encoder has seen, as `forward`."""
         answers = {}
-        for name, head in self.heads.items():
+        for name, head in zip(self.tasks, self.heads.values(), strict=True):
             scores = head(seen.features, seen.pixels).float()
             answers[name] = self.tasks[name].in_units(scores)
         return answers
@@ -125,13 +135,20 @@ class Predictor(nn.Module):
         dates: np.ndarray,
         valid: Mapping[str, np.ndarray],
         seeds: np.ndarray | None = None,
+        *,
+        whole_timesteps: bool = False,
     ) -> dict[str, Tensor]:
         """Task -> float32: (B, K, H, W) scores before softmax of a segmentation, (B, K, 1, 1) of a classification,
         (B, 1, H, W) estimates of a regression, in its unit.
 
         A window with nothing to see gets finite answers that mean nothing. Arguments and errors as for `look`.
         """
-        return self.answer(self.look(inputs, dates, valid, seeds))
+        return self.answer(self.look(inputs, dates, valid, seeds, whole_timesteps=whole_timesteps))
+
+
+def _key(heads: nn.ModuleDict, task: str) -> str:
+    """The task's name; with a colon where torch has a use of its own for it ("values", "type")."""
+    return f"{task}:" if hasattr(nn.ModuleDict, task) or task in heads.__dict__ else task
 
 
 @dataclass(frozen=True)
@@ -141,7 +158,14 @@ class TrainedModel:
     card: ModelCard
     predictor: Predictor
 
-    def predict(self, inputs: Mapping[str, Any], dates: np.ndarray, valid: Mapping[str, np.ndarray]) -> np.ndarray:
+    def predict(
+        self,
+        inputs: Mapping[str, Any],
+        dates: np.ndarray,
+        valid: Mapping[str, np.ndarray],
+        *,
+        whole_timesteps: bool = False,
+    ) -> np.ndarray:
         """What the model says of the main task; the same batch gives the same bits.
 
         Args:
@@ -149,6 +173,7 @@ class TrainedModel:
                 `card.patch_size`.
             dates: (B, T) datetime64[D].
             valid: modality -> (B, T, H, W) bool.
+            whole_timesteps: as for `Encoder.encode`.
 
         Returns:
             (B, K, H, W) float32, calibrated probabilities that sum to 1 over K; of a classification the same at every
@@ -162,7 +187,7 @@ class TrainedModel:
         height, width = next(iter(valid.values())).shape[-2:]
         self.predictor.eval()
         with torch.inference_mode():
-            answer = self.predictor(inputs, dates, valid)[main.name]
+            answer = self.predictor(inputs, dates, valid, whole_timesteps=whole_timesteps)[main.name]
             answer = main.probabilities(answer).expand(-1, -1, height, width).cpu().numpy()
         blind = ~np.any([mask.any(axis=(1, 2, 3)) for mask in valid.values()], axis=0)
         predicted: np.ndarray = np.where(blind[:, None, None, None], np.float32(main.knows_nothing), answer)

@@ -86,7 +86,8 @@ def _hub(repository: str, source: str, entry: Entry | None = None) -> Files:
         except LocalEntryNotFoundError as error:
             raise CheckpointError(
                 f"{source}: the hub cannot be reached and {file} is not in the cache "
-                f"({huggingface_hub.constants.HF_HUB_CACHE})."
+                f"({huggingface_hub.constants.HF_HUB_CACHE}). Without the hub, give a folder that holds the "
+                "checkpoint, or random weights."
             ) from error
         except EntryNotFoundError:
             return None

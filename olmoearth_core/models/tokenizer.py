@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from olmoearth_core.models.batch import Batch, Layout
 from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.modalities import MODALITIES, Band, Modality
+from olmoearth_core.models.transfer import to_device
 
 CONTRAST = 10.0
 """Gain of the first layer of a random encoder.
@@ -82,10 +83,10 @@ class Tokenizer(nn.Module, ABC):
         x = batch.data[modality.name].flatten(0, 1)
         valid = batch.valid[modality.name].reshape(len(x), 1, *batch.valid[modality.name].shape[2:])
         if frames is not None:
-            x, valid = x[torch.as_tensor(frames, device=x.device)], valid[frames]
-        x = self.scale(modality, x.to(self.month_table.device), batch.bands[modality.name])
+            x, valid = x[to_device(frames, x.device)], valid[frames]
+        x = self.scale(modality, to_device(x, self.month_table.device), batch.bands[modality.name])
         if not batch.full and not valid.all():
-            x = x.masked_fill(~torch.as_tensor(valid, device=x.device), 0.0)
+            x = x.masked_fill(to_device(~valid, x.device), 0.0)
         return x
 
     @abstractmethod
@@ -149,7 +150,7 @@ def place_table(h: int, w: int, step: float, size: int, device: torch.device) ->
 
 def rows(table: Tensor, index: NDArray[np.int64]) -> Tensor:
     """Rows of a (K, n) table, one per frame: (F, 1, 1, 1, n)."""
-    return table.index_select(0, torch.as_tensor(index, device=table.device))[:, None, None, None]
+    return table.index_select(0, to_device(index, table.device))[:, None, None, None]
 
 
 def channels(order: tuple[str, ...], bands: tuple[str, ...]) -> slice | list[int]:

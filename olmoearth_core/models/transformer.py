@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from olmoearth_core.models.transfer import to_device
+
 Groups = tuple[tuple[int, int], ...]
 """(samples, tokens per sample) of each run of equally long samples; M is the sum of their products."""
 
@@ -39,25 +41,29 @@ def axial_rotation(positions: Tensor, head_dim: int, base: float = 10000.0) -> R
     return Rotation((positions[:, :, None] * frequency).flatten(1)[:, None])  # (M, 1, head_dim / 2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups) -> Tensor:
-    """Softmax attention within each sample. q (Mq, heads, d), k and v (Mk, heads, d) -> (Mq, heads * d)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups, seen: Tensor | None = None) -> Tensor:
+    """Softmax attention within each sample. q (Mq, heads, d), k and v (Mk, heads, d) -> (Mq, heads * d).
+
+    `seen` (Mk,) bool says which k and v there are; all without it. Each sample has one at least.
+    """
     dtype = v.dtype
     if dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         q, k, v = q.float(), k.float(), v.float()  # without AMX, bf16 pays in the linear layers but not here
     if len(q_groups) == 1:
-        return _attend(q, k, v, q_groups[0][0]).to(dtype)
+        return _attend(q, k, v, q_groups[0][0], seen).to(dtype)
     out, i, j = [], 0, 0
     for (samples, n), (_, m) in zip(q_groups, kv_groups, strict=True):
         a, b = i + samples * n, j + samples * m
-        out.append(_attend(q[i:a], k[j:b], v[j:b], samples))
+        out.append(_attend(q[i:a], k[j:b], v[j:b], samples, None if seen is None else seen[j:b]))
         i, j = a, b
     return torch.cat(out).to(dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, samples: int) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, samples: int, seen: Tensor | None) -> Tensor:
     """The same for `samples` of equal length."""
+    mask = None if seen is None else seen.view(samples, 1, 1, -1)
     q, k, v = (x.unflatten(0, (samples, -1)).transpose(1, 2) for x in (q, k, v))  # (samples, heads, tokens, d)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Attention(nn.Module):
@@ -71,8 +77,13 @@ class Attention(nn.Module):
         # Learned rotary frequencies (axis, heads, head_dim / 2), always fp32: angles reach hundreds of radians.
         self.frequencies = nn.Parameter(torch.zeros(3, heads, dim // heads // 2)) if mixed else None
 
-    def forward(self, x: Tensor, groups: Groups, where: Tensor | Rotation | None = None) -> Tensor:
-        """X (M, D) -> (M, D); `where` is positions (M, 3) for learned rotation, or a ready `Rotation`."""
+    def forward(
+        self, x: Tensor, groups: Groups, where: Tensor | Rotation | None = None, seen: Tensor | None = None
+    ) -> Tensor:
+        """X (M, D) -> (M, D); `where` is positions (M, 3) for learned rotation, or a ready `Rotation`.
+
+        Nobody looks at tokens where `seen` (M,) is False.
+        """
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)  # 3 x (M, heads, d)
         if self.frequencies is not None:
             assert isinstance(where, Tensor)
@@ -80,7 +91,7 @@ class Attention(nn.Module):
             where = Rotation(t + row + col)
         if isinstance(where, Rotation):
             q, k = where(q), where(k)
-        out: Tensor = self.proj(attend(q, k, v, groups, groups))
+        out: Tensor = self.proj(attend(q, k, v, groups, groups, seen))
         return out
 
 
@@ -145,9 +156,9 @@ class Block(nn.Module):
     def _drop(self, x: Tensor, groups: Groups, chance: Tensor | None) -> Tensor:
         if chance is None or not (self.training and self.drop_path):
             return x
-        lengths = torch.tensor([n for samples, n in groups for _ in range(samples)], device=x.device)
+        lengths = to_device([n for samples, n in groups for _ in range(samples)], x.device)
         kept = (chance >= self.drop_path).to(x.dtype) / (1 - self.drop_path)
-        return x * kept.repeat_interleave(lengths)[:, None]
+        return x * kept.repeat_interleave(lengths, output_size=len(x))[:, None]  # else the device is asked
 
 
 def chances(seeds: Sequence[int], blocks: int, device: torch.device) -> Tensor:
@@ -157,7 +168,7 @@ def chances(seeds: Sequence[int], blocks: int, device: torch.device) -> Tensor:
     another than that of the seed itself, by which the sample may have been changed before.
     """
     drawn = [np.random.default_rng((seed, 1)).random((blocks, 2), np.float32) for seed in seeds]
-    return torch.as_tensor(np.stack(drawn, axis=-1), device=device)
+    return to_device(np.stack(drawn, axis=-1), device)
 
 
 def run_blocks(

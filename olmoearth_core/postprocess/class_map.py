@@ -1,4 +1,4 @@
-"""The products of a map of classes: mosaic, probabilities, polygons, areas, preview, STAC Item."""
+"""The products of a map of classes: mosaic, probabilities, confidence, polygons, areas, preview, STAC Item."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from olmoearth_core.errors import MappingError, StoreError
 from olmoearth_core.inference.blend import PROBABILITY_STEPS
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.postprocess.areas import ClassArea, class_areas, write_areas
+from olmoearth_core.postprocess.derived import CONFIDENCE, write_confidence
+from olmoearth_core.postprocess.events import EVENTS_GEOPACKAGE, EVENTS_JSON, with_confidence, write_events
 from olmoearth_core.postprocess.item import class_assets
 from olmoearth_core.postprocess.mosaic import NODATA, Band, blocks, write_mosaic, write_style
-from olmoearth_core.postprocess.polygons import outline, write_geopackage, write_geoparquet
+from olmoearth_core.postprocess.polygons import LAYER, Layer, outline, write_geopackage, write_geoparquet
 from olmoearth_core.postprocess.preview import write_preview
-from olmoearth_core.postprocess.products import ITEM, MAP, PREVIEW, STYLE, Mapped, Products
+from olmoearth_core.postprocess.products import ITEM, MAP, OBSERVATIONS, PREVIEW, STYLE, Mapped, Products
+from olmoearth_core.postprocess.sets import SETS, set_sizes, write_sets
+from olmoearth_core.postprocess.simplify import simplify
 
 PROBABILITIES, AREAS = "probabilities.tif", "areas.csv"
 PARQUET, GEOPACKAGE = "polygons.parquet", "polygons.gpkg"
-STEPS = 6
-"""Products that are made, or found made, one after the other."""
+STEPS = 8
+"""Products that are made, or found made, one after the other; prediction sets are one more."""
 
 
 def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -38,6 +42,12 @@ def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
             f"{run.upstream['infer'].folder}: the tiles hold {', '.join(plan.model.classes)}, but task.classes in "
             f"project.yaml are {', '.join(names)}. Run `olmoearth infer` again."
         )
+    conformal, sets, events = config.map.conformal, plan.model.sets, config.map.events
+    if conformal and sets is None:
+        raise MappingError(
+            "map.conformal: the model was fine-tuned before prediction sets were learned with it. Run `olmoearth "
+            "finetune` again, or remove map.conformal from project.yaml."
+        )
     tags = mapped.tags | {"OLMOEARTH_CLASSES": json.dumps(dict(enumerate(names)), ensure_ascii=False)}
     map_path = run.out / MAP
 
@@ -50,10 +60,30 @@ def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
         write_mosaic(run.out / PROBABILITIES, mapped.files, bands, tags=tags, scratch=scratch)
         _same_pixels(run.out / PROBABILITIES, mapped)
 
+    def make_confidence() -> None:
+        write_confidence(run.out / CONFIDENCE, run.out / PROBABILITIES, tags, scratch)
+        _same_pixels(run.out / CONFIDENCE, mapped)
+
     def make_polygons() -> None:
         polygons = outline(map_path, names, min_area=config.map.min_area, scratch=scratch)
-        write_geopackage(run.out / GEOPACKAGE, polygons, plan.anchor, scratch)
-        write_geoparquet(run.out / PARQUET, polygons)
+        smooth = simplify(polygons, plan.resolution, config.map.simplify)
+        write_geopackage(run.out / GEOPACKAGE, [Layer(LAYER, smooth)], plan.anchor, scratch)
+        write_geoparquet(run.out / PARQUET, smooth)
+        if events:
+            chosen = with_confidence(polygons[polygons["class"].isin(events)], run.out / CONFIDENCE)
+            write_events(run.out, chosen, (plan.timesteps[0][0], plan.timesteps[-1][1]), plan.anchor, scratch)
+
+    def make_sets() -> None:
+        assert conformal is not None
+        assert sets is not None
+        unknown = [name for name, least in zip(names, sets.needed(conformal.coverage), strict=True) if least == 0]
+        if unknown:
+            run.progress.note(
+                f"Warning: validation holds too few pixels of {', '.join(unknown)} for sets that hold the truth in "
+                f"{conformal.coverage:.0%}: no pixel of {SETS} rules them out."
+            )
+        write_sets(run.out / SETS, run.out / PROBABILITIES, sets, conformal.coverage, names, tags, scratch)
+        _same_pixels(run.out / SETS, mapped)
 
     def make_preview() -> None:
         about = {"title": mapped.title, "subtitle": mapped.subtitle, "footer": mapped.identity}
@@ -64,11 +94,20 @@ def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
     areas = class_areas(map_path, names)
     _same_areas(map_path, areas, mapped.records)
     products.need([PROBABILITIES], make_probabilities)
-    products.need([PARQUET, GEOPACKAGE], make_polygons)
+    products.need([CONFIDENCE], make_confidence)
+    products.need([OBSERVATIONS], lambda: mapped.write_observations(len(names) + 2, "uint8"))
+    if conformal:
+        products.need([SETS], make_sets)
+    products.need([PARQUET, GEOPACKAGE, *([EVENTS_JSON, EVENTS_GEOPACKAGE] if events else [])], make_polygons)
     products.need([AREAS], lambda: write_areas(run.out / AREAS, areas))
     products.need([PREVIEW], make_preview)
-    products.need([ITEM], lambda: mapped.write_item(class_assets(classes, scale, plan.resolution)))
-    return {"areas": {a.name: {"pixels": a.pixels, "hectares": a.hectares, "share": round(a.share, 6)} for a in areas}}
+    coverage = conformal.coverage if conformal else None
+    products.need(
+        [ITEM], lambda: mapped.write_item(class_assets(classes, scale, plan.resolution, coverage, events=bool(events)))
+    )
+    told = {a.name: {"pixels": a.pixels, "hectares": a.hectares, "share": round(a.share, 6)} for a in areas}
+    sizes = {"sets": {"coverage": coverage, "sizes": set_sizes(run.out / SETS, len(names))}} if conformal else {}
+    return {"areas": told, **sizes}
 
 
 def _same_areas(path: Path, areas: Sequence[ClassArea], records: Sequence[TileRecord]) -> None:

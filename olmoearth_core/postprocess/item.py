@@ -32,6 +32,7 @@ MAX_POINTS = 2000
 
 Product = tuple[str, str, list[str], dict[str, Any]]
 """File, title, roles, and further fields of an asset, its media type as "type" among them."""
+OBSERVED = "Number of timesteps that show a pixel"
 STYLE: Product = ("map.qml", "Style of the map for QGIS", ["metadata"], {"type": "application/xml"})
 PREVIEW: Product = ("preview.png", "Preview", ["overview", "thumbnail"], {"type": pystac.MediaType.PNG})
 
@@ -92,20 +93,46 @@ def map_item(
     return item
 
 
-def class_assets(classes: Sequence[ClassConfig], probability_scale: float, resolution: float) -> dict[str, Product]:
+def class_assets(
+    classes: Sequence[ClassConfig],
+    probability_scale: float,
+    resolution: float,
+    coverage: float | None = None,
+    *,
+    events: bool = False,
+) -> dict[str, Product]:
     """The products of a map of classes.
 
     Args:
         classes: of the map; a class's position is its value.
         probability_scale: probability of one step of probabilities.tif.
         resolution: of the rasters.
+        coverage: of the prediction sets; None where there are none.
+        events: whether patches are told as events too.
     """
     raster = _raster("uint8", NODATA, resolution)
+    members = [{"name": "classes in the set"}, *({"name": f"may be {c.name}"} for c in classes)]
+    title = f"Classes that are not ruled out (sets that should hold the truth in {coverage or 0:.0%})"
+    sets: dict[str, Product] = {"sets": ("sets.tif", title, ["data"], {**raster, "bands": members})}
+    told_events: dict[str, Product] = {
+        "events": ("events.geojson", "Events as points", ["data"], {"type": pystac.MediaType.GEOJSON}),
+        "events_gpkg": (
+            "events.gpkg",
+            "Events as points and boxes (GeoPackage)",
+            ["data"],
+            {"type": pystac.MediaType.GEOPACKAGE},
+        ),
+    }
+    sure = [{"name": "probability of the class shown", "raster:scale": probability_scale}]
     bands = [{"name": f"probability of {c.name}", "raster:scale": probability_scale} for c in classes]
     return {
         "map": ("map.tif", "Classes", ["data"], {**raster, "classification:classes": _classes(classes)}),
         "style": STYLE,
         "probabilities": ("probabilities.tif", "Probability of each class", ["data"], {**raster, "bands": bands}),
+        "confidence": ("confidence.tif", "Probability of the class shown", ["data"], {**raster, "bands": sure}),
+        "observations": ("observations.tif", OBSERVED, ["data"], raster),
+        **(sets if coverage is not None else {}),
+        **(told_events if events else {}),
         "polygons": (
             "polygons.parquet",
             "Patches of equal class (GeoParquet)",
@@ -132,6 +159,7 @@ def value_assets(
     return {
         "map": ("map.tif", f"Values of {name}", ["data"], {**raster, "bands": [band]}),
         "style": STYLE,
+        "observations": ("observations.tif", OBSERVED, ["data"], raster),
         "values": ("values.csv", "Mean and spread over the area", ["metadata"], {"type": "text/csv"}),
         "preview": PREVIEW,
     }

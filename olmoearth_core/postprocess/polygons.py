@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +24,21 @@ from olmoearth_core.store import disk_errors, whole_file
 
 LAYER = "map"
 _GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a GeoPackage.
+
+    Attributes:
+        name: of the layer.
+        features: its rows.
+        geometry_type: of all of them, in GDAL's words.
+    """
+
+    name: str
+    features: gpd.GeoDataFrame
+    geometry_type: str = "Polygon"
 
 
 def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path) -> gpd.GeoDataFrame:
@@ -90,8 +106,8 @@ def write_geoparquet(path: Path, polygons: gpd.GeoDataFrame) -> None:
         polygons.to_parquet(partial, index=False, compression="zstd")
 
 
-def write_geopackage(path: Path, polygons: gpd.GeoDataFrame, day: date, scratch: Path) -> None:
-    """Write a GeoPackage, whole or not at all. It says that it was changed on `day`: equal polygons give equal bytes.
+def write_geopackage(path: Path, layers: Sequence[Layer], day: date, scratch: Path) -> None:
+    """Write a GeoPackage, whole or not at all. It says that it was changed on `day`: equal layers give equal bytes.
 
     Raises:
         StoreError: the disk is full, or the place cannot be written.
@@ -101,8 +117,11 @@ def write_geopackage(path: Path, polygons: gpd.GeoDataFrame, day: date, scratch:
     former = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{day.isoformat()}T00:00:00.000Z"})
     try:
-        pyogrio.write_dataframe(polygons, made, layer=LAYER, driver="GPKG", geometry_type="Polygon")
-        _read_back(made, len(polygons))
+        for layer in layers:
+            pyogrio.write_dataframe(
+                layer.features, made, layer=layer.name, driver="GPKG", geometry_type=layer.geometry_type
+            )
+        _read_back(made, layers)
     except (*_GDAL_ERRORS, sqlite3.Error) as error:
         raise cannot_write(path, error) from error
     finally:
@@ -111,17 +130,18 @@ def write_geopackage(path: Path, polygons: gpd.GeoDataFrame, day: date, scratch:
         made.replace(partial)
 
 
-def _read_back(path: Path, features: int) -> None:
+def _read_back(path: Path, layers: Sequence[Layer]) -> None:
     """Check a GeoPackage: GDAL builds the spatial index when it closes the file, and keeps it to itself if that fails.
 
     Raises:
         sqlite3.Error: the file is not whole.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        for table in (LAYER, f"rtree_{LAYER}_geom_rowid"):
-            (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
-            if rows != features:
-                raise sqlite3.DatabaseError(f"{rows} of {features} features are in its table {table}")
+        for layer in layers:
+            for table in (layer.name, f"rtree_{layer.name}_geom_rowid"):
+                (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+                if rows != len(layer.features):
+                    raise sqlite3.DatabaseError(f"{rows} of {len(layer.features)} features are in its table {table}")
         (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

@@ -9,16 +9,19 @@ from datetime import timedelta
 from pathlib import Path
 
 from olmoearth_core.digest import sha256_file
+from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.inference.area import load_area
 from olmoearth_core.inference.plan import Plan
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.postprocess.item import Product, map_item, write_item
+from olmoearth_core.postprocess.mosaic import Band, blocks, write_mosaic
 from olmoearth_core.stage import StageRun
 from olmoearth_core.stages import map_id
 from olmoearth_core.store import write_json
 
 MAP, STYLE, ITEM, PREVIEW = "map.tif", "map.qml", "item.json", "preview.png"
+OBSERVATIONS = "observations.tif"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ class Mapped:
     def mapped_pixels(self) -> int:
         """Pixels that have a class or value."""
         return sum(record.mapped_pixels for record in self.records)
+
+    def write_observations(self, source: int, dtype: str) -> None:
+        """Write how many timesteps show each pixel of the area; the band `source` of the tiles, of `dtype`.
+
+        Raises:
+            StoreError: the disk is full, or the place cannot be written.
+        """
+        path, band = self.run.out / OBSERVATIONS, Band("observations", source, dtype=dtype)
+        write_mosaic(path, self.files, [band], tags=self.tags, scratch=self.run.scratch)
+        counted = sum(int((block != band.nodata).sum()) for block, _ in blocks(path))
+        if counted != sum(record.area_pixels for record in self.records):  # GDAL does not tell of every failed write
+            path.unlink()
+            raise StoreError(
+                f"{path}: was not written as it should be (is the disk full?). Run the same command again."
+            )
 
     def write_item(self, assets: dict[str, Product]) -> None:
         """Write the STAC Item of what lies in the folder."""

@@ -22,11 +22,11 @@ from olmoearth_core.inference.product import value_scale
 from olmoearth_core.postprocess.item import value_assets
 from olmoearth_core.postprocess.mosaic import Band, blocks, write_mosaic
 from olmoearth_core.postprocess.preview import RAMP, write_value_preview
-from olmoearth_core.postprocess.products import ITEM, MAP, PREVIEW, STYLE, Mapped, Products
+from olmoearth_core.postprocess.products import ITEM, MAP, OBSERVATIONS, PREVIEW, STYLE, Mapped, Products
 from olmoearth_core.store import write_text
 
 VALUES = "values.csv"
-STEPS = 4
+STEPS = 5
 """Products that are made, or found made, one after the other."""
 PERCENTILES = (0, 2, 25, 50, 75, 98, 100)
 
@@ -65,6 +65,7 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
         raise StoreError(
             f"{map_path}: was not written as it should be (is the disk full?). Run the same command again."
         )
+    products.need([OBSERVATIONS], lambda: mapped.write_observations(2, "uint16"))
     products.need([VALUES], lambda: _write_table(run.out / VALUES, table, model.unit))
     products.need([PREVIEW], make_preview)
     assets = value_assets(model.name, model.unit, scale, offset, NO_VALUE, mapped.plan.resolution)

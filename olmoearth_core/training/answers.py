@@ -6,12 +6,13 @@ labelled travels along, so that nobody asks twice what is true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.labels.windows import IGNORE
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ Read = Callable[[Sequence[int]], "list[Sample]"]
 """Gives the samples in rows of the dataset's window table, in their order."""
 
 
-class Task(Protocol):
-    """What judging asks of a task; TaskConfig of project.yaml has it."""
+class Kind(Protocol):
+    """What is asked of a task to know where its truth lies."""
 
     @property
     def kind(self) -> str:
         """Is "segmentation", "classification" or "regression"."""
+
+
+class Task(Kind, Protocol):
+    """What judging asks of a task; TaskConfig of project.yaml has it."""
 
     @property
     def strata(self) -> Sequence[str]:
@@ -64,11 +69,24 @@ class Answer:
         return known
 
 
-def truth_of(sample: Sample, task: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """(strata (H, W) uint8, values (H, W) float32 or None) of a task; IGNORE where no timestep shows the pixel."""
+def visible_truths(sample: Sample, tasks: Mapping[str, Kind]) -> dict[str, Truth]:
+    """What is known of the pixels that any timestep of any modality shows; of a classification, of the window.
+
+    Args:
+        sample: one window.
+        tasks: what is asked.
+
+    Returns:
+        task -> truth, (H, W); (1, 1) of a classification.
+    """
     seen = np.any([valid.any(axis=0) for valid in sample.valid.values()], axis=0)
-    truth = sample.truths[task].where(seen)
-    return truth.strata, truth.values
+    truths = {name: sample.truths[name].where(seen) for name in tasks}
+    return {
+        name: Truth(np.full((1, 1), window_class(truth.strata), np.uint8))
+        if tasks[name].kind == "classification"
+        else truth
+        for name, truth in truths.items()
+    }
 
 
 def window_class(strata: np.ndarray) -> int:

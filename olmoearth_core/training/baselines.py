@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from olmoearth_core.labels.windows import IGNORE
-from olmoearth_core.training.answers import Answer, Read, Task, thin, truth_of, window_class
+from olmoearth_core.training.answers import Answer, Read, Task, thin, visible_truths
 
 if TYPE_CHECKING:
     from olmoearth_core.dataset.dataset import Sample
@@ -76,10 +76,10 @@ class Forest:
 
     def _truth(self, sample: Sample, row: int, most: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         """(strata (H, W), values (H, W) or None) that are asked for."""
-        strata, values = truth_of(sample, self.name)
-        if self.task.kind == "classification":
-            return np.full((1, 1), window_class(strata), np.uint8), None
-        return (strata if most is None else thin(strata, most, row)), values
+        truth = visible_truths(sample, {self.name: self.task})[self.name]
+        if most is None or self.task.kind == "classification":
+            return truth.strata, truth.values
+        return thin(truth.strata, most, row), truth.values
 
     def _features(self, sample: Sample, asked: np.ndarray) -> np.ndarray:
         """(P, F) of the pixels `asked`, or (1, F) of the window."""
@@ -187,7 +187,8 @@ def _draw_windows(
     features, strata = [], []
     for part in _parts(rows, at_once):
         for sample in read(part):
-            if (found := window_class(truth_of(sample, name)[0])) != IGNORE:
+            found = int(visible_truths(sample, {name: task})[name].strata[0, 0])
+            if found != IGNORE:
                 features.append(window_features(sample))
                 strata.append(found)
         advance(len(part))
@@ -201,14 +202,15 @@ def _draw_pixels(
     total = np.zeros(len(task.strata), np.int64)
     for part in _parts(rows, at_once):
         for sample in read(part):
-            strata = truth_of(sample, name)[0]
+            strata = visible_truths(sample, {name: task})[name].strata
             total += np.bincount(strata[strata != IGNORE], minlength=len(total))
         advance(len(part))
     share = _shares(total)
     drawn = []
     for part in _parts(rows, at_once):
         for row, sample in zip(part, read(part), strict=True):
-            strata, values = truth_of(sample, name)
+            truth = visible_truths(sample, {name: task})[name]
+            strata, values = truth.strata, truth.values
             asked = _lot(strata, share, np.random.default_rng((seed, row, 2)))
             if asked.any():
                 known = np.zeros(0) if values is None else values[asked]

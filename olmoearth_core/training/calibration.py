@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.training.answers import Answer, thinned
 from olmoearth_core.training.tally import labelled_scores, log_softmax
 
@@ -61,6 +62,17 @@ class Keeper:
         _, truth, scores = labelled_scores(thinned(answer, self._most))
         self._truth.append(truth)
         self._scores.append(scores)
+
+    def probabilities(self, temperature: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(probabilities (P, K), truth (P,)) of what passed by; K is `classes`."""
+        if not self._truth:
+            return np.zeros((0, classes), np.float32), np.zeros(0, np.int64)
+        scores = np.concatenate(self._scores) / np.float32(temperature)
+        return np.exp(log_softmax(scores)), np.concatenate(self._truth)
+
+    def sets(self, temperature: float, classes: int) -> PredictionSets:
+        """What a class needs to be in a prediction set, learned from what passed by."""
+        return PredictionSets.fit(*self.probabilities(temperature, classes))
 
     def temperature(self) -> Temperature:
         """The temperature fitted on what passed by."""

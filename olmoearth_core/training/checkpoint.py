@@ -18,7 +18,9 @@ _DIGEST_BYTES = 32
 
 
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write `state` after `epoch` finished epochs; all but the last two checkpoints go away.
+    """Write `state` after `epoch` finished epochs; all but it and the one before go away.
+
+    Later ones can only be damaged, or another run's: this run has not been there yet.
 
     The file is the sha256 of what follows, then what `torch.save` makes of `state`.
 
@@ -29,14 +31,18 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     content = buffer.getvalue()
     write_bytes(_path(folder, epoch), hashlib.sha256(content).digest() + content)
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
+    this = _path(folder, epoch)
+    others = [path for path in _newest_first(folder) if path != this]
+    before = [path for path in others if path.name < this.name]
+    for other in others:
+        if other not in before[: KEPT - 1]:
+            other.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state (on the CPU) of the newest checkpoint that verifies; None where there is none.
+def load_checkpoint(folder: Path, note: Callable[[str], None], run_key: str) -> dict[str, Any] | None:
+    """The state (on the CPU) of the newest checkpoint of the run `run_key` that verifies; None where there is none.
 
-    One that does not is told through `note` and passed over.
+    One that does not, or is another run's (another encoder, other classes), is told through `note` and passed over.
     """
     for path in _newest_first(folder):
         content = path.read_bytes()
@@ -48,6 +54,9 @@ def load_checkpoint(folder: Path, note: Callable[[str], None]) -> dict[str, Any]
             state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError) as error:
             note(f"The checkpoint {path.name} cannot be read by torch {torch.__version__} and is passed over: {error}")
+            continue
+        if state.get("run_key") != run_key:
+            note(f"The checkpoint {path.name} is of another training (encoder, classes or settings) and passed over.")
             continue
         return state
     return None

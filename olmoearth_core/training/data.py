@@ -16,6 +16,7 @@ import numpy as np
 from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.project_training import AugmentConfig
+from olmoearth_core.training.answers import Read, visible_truths
 from olmoearth_core.training.augment import brighten, drawn_view, hide, view
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ MEMORY = 2 * 2**30
 """Training sets up to this size (bytes) stay in memory."""
 AHEAD = 2
 """Batches that are made while one is in use."""
-
-Read = Callable[[Sequence[int]], "list[Sample]"]
-"""Gives the samples in rows of the dataset's window table, in their order."""
 
 
 @dataclass(frozen=True)
@@ -227,30 +225,6 @@ def turned(truths: Mapping[str, Truth], turn: int) -> dict[str, Truth]:
         name: Truth(view(t.strata, turn), None if t.values is None else view(t.values, turn))
         for name, t in truths.items()
     }
-
-
-def visible_truths(sample: Sample, tasks: Mapping[str, TaskCard]) -> dict[str, Truth]:
-    """What is known of the pixels that any timestep of any modality shows; of a classification, of the window.
-
-    Args:
-        sample: one window.
-        tasks: what is answered.
-
-    Returns:
-        task -> truth, (H, W); (1, 1) of a classification.
-    """
-    seen = np.any([valid.any(axis=0) for valid in sample.valid.values()], axis=0)
-    truths = {name: sample.truths[name].where(seen) for name in tasks}
-    return {
-        name: Truth(_of_window(truth.strata)) if tasks[name].kind == "classification" else truth
-        for name, truth in truths.items()
-    }
-
-
-def _of_window(strata: np.ndarray) -> np.ndarray:
-    """(1, 1): the class of a window, which is that of all its labelled pixels; IGNORE where there is none."""
-    labelled = strata[strata != IGNORE]
-    return np.full((1, 1), labelled[0] if len(labelled) else IGNORE, np.uint8)
 
 
 def _labelled(batch: Batch, k: int) -> np.ndarray:

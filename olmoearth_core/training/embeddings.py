@@ -6,22 +6,25 @@ window: what lies within a patch would have to turn as well, and heads that were
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from olmoearth_core.dataset.cubes import Truth
+from olmoearth_core.digest import sha256_file
 from olmoearth_core.models.predictor import Predictor
 from olmoearth_core.progress import Progress
 from olmoearth_core.stage import Meter
-from olmoearth_core.store import whole_file
+from olmoearth_core.store import whole_file, write_json
 from olmoearth_core.training.data import Batch, Order, Windows, ahead
 from olmoearth_core.training.memory import in_parts
+
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def embed(
     Args:
         model: its encoder looks; it stays as it is.
         windows: what at.
-        folder: keeps features.npy and pixels.npy, whole or not at all; the caller vouches that it belongs to these
-            windows and this encoder.
+        folder: keeps features.npy and pixels.npy, and their sha256 in digests.json, whole or not at all; the caller
+            vouches that it belongs to these windows and this encoder. What is damaged is told and made again.
         batch_size: windows at once.
         progress: is told the windows.
         meter: is told the device seconds.
@@ -90,10 +93,25 @@ def embed(
     """
     places = {"features": folder / "features.npy"} | ({"pixels": folder / "pixels.npy"} if model.uses_pixels else {})
     truths = list(windows.truths(batch_size))
-    if len(windows) and not all(path.is_file() for path in places.values()):
+    if len(windows) and not _verified(places, folder / DIGESTS, progress):
         _look(model, windows, places, batch_size, progress, meter)
+        write_json(folder / DIGESTS, {path.name: sha256_file(path) for path in places.values()})
     kept = {name: np.load(path, mmap_mode="r") if len(windows) else np.empty((0,)) for name, path in places.items()}
     return Embedded(windows, kept["features"], kept.get("pixels"), _joined(truths))
+
+
+def _verified(places: dict[str, Path], digests: Path, progress: Progress) -> bool:
+    """Whether all is there and as it was written; what learns from a flipped bit would never tell."""
+    if not all(path.is_file() for path in (digests, *places.values())):
+        return False
+    try:
+        known = json.loads(digests.read_text())
+        damaged = [path.name for path in places.values() if known.get(path.name, "") != sha256_file(path)]
+    except (ValueError, AttributeError):
+        damaged = [digests.name]
+    for name in damaged:
+        progress.note(f"What the encoder saw is damaged ({digests.parent.name}/{name}): it looks at the windows again.")
+    return not damaged
 
 
 def _look(
@@ -108,20 +126,21 @@ def _look(
             return {n: t.to("cpu").numpy() for n, t in found.items() if t is not None and n in places}
 
     with ExitStack() as files, progress.bar("looking at the windows", len(windows)) as advance:
-        partial = {name: files.enter_context(whole_file(path)) for name, path in places.items()}
-        arrays: dict[str, np.memmap[Any, Any]] = {}
-        first = 0
+        # written one part after the other, not mapped: on a full disk a mapped file ends the process without a word
+        parts = {name: files.enter_context(whole_file(path)) for name, path in places.items()}
+        opened = {name: files.enter_context(path.open("wb")) for name, path in parts.items()}
+        begun = set()
         for batch in windows.in_order(batch_size):
             for part, found in in_parts(batch, look):
                 for name, array in found.items():
-                    if name not in arrays:
-                        dtype, shape = ("float16" if name == "pixels" else "float32"), (len(windows), *array.shape[1:])
-                        arrays[name] = np.lib.format.open_memmap(partial[name], mode="w+", dtype=dtype, shape=shape)
-                    arrays[name][first : first + len(part)] = array
-                first += len(part)
+                    dtype = np.dtype("<f2" if name == "pixels" else "<f4")
+                    if name not in begun:
+                        shape = (len(windows), *array.shape[1:])
+                        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(opened[name], header)
+                        begun.add(name)
+                    opened[name].write(np.ascontiguousarray(array, dtype).tobytes())
                 advance(len(part))
-        for array in arrays.values():
-            array.flush()
 
 
 def _joined(parts: list[dict[str, Truth]]) -> dict[str, Truth]:

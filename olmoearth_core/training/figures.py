@@ -6,6 +6,7 @@ Equal scores give equal bytes: a person's own matplotlib settings do not count, 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,28 +135,66 @@ def scatter_figure(histogram: np.ndarray, limits: tuple[float, float], unit: str
         return png(figure)
 
 
-def worst_figure(strips: Sequence[np.ndarray], captions: Sequence[str], heading: str) -> bytes:
+def scale_bar(metres: float) -> tuple[float, str]:
+    """(length in metres, what stands at it) of a scale bar: 1, 2 or 5 tens, at most two fifths of `metres`."""
+    power = 10.0 ** math.floor(math.log10(0.4 * metres))
+    length = max((factor * power for factor in (1, 2, 5) if factor * power <= 0.4 * metres), default=power)
+    return length, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+
+
+def worst_figure(
+    strips: Sequence[np.ndarray],
+    captions: Sequence[str],
+    heading: str,
+    *,
+    metres: float,
+    legend: Sequence[tuple[str, str]] = (),
+) -> bytes:
     """Windows side by side, each a strip of pictures.
 
     Args:
         strips: (h, w, 3) uint8 each.
         captions: a line or two under each.
         heading: what the pictures of a strip are.
+        metres: edge of a window, which is a picture's height; the first picture gets a scale bar.
+        legend: ("#rrggbb", what it means) of the colours in the strips.
     """
     from matplotlib import rc_context, rcParamsDefault
+    from matplotlib.patches import Patch
 
     with rc_context(rcParamsDefault):
         wide = strips[0].shape[1] > 1.5 * strips[0].shape[0]
         columns = min(len(strips), 3 if wide else 6)
         rows = -(-len(strips) // columns)
-        figure, axes = _page((3.6 if wide else 1.9) * columns, (1.62 if wide else 2.35) * rows + 0.45, rows, columns)
+        width, in_a_row = (3.6 if wide else 1.9) * columns, (3 if wide else 2) * columns
+        height = (1.62 if wide else 2.35) * rows + 0.45 + 0.2 * -(-len(legend) // in_a_row)
+        figure, axes = _page(width, height, rows, columns)
         for axis in np.atleast_1d(axes).flat:
             axis.axis("off")
         for axis, strip, caption in zip(np.atleast_1d(axes).flat, strips, captions, strict=False):
             axis.imshow(strip, interpolation="nearest")
             axis.set_title(caption, fontsize=7.5, color=INK, loc="left")
+        _draw_scale(np.atleast_1d(axes).flat[0], strips[0], metres)
         figure.suptitle(heading, fontsize=10, color=INK, x=0.01, ha="left")
+        if legend:
+            patches = [Patch(facecolor=colour, edgecolor=SOFT, linewidth=0.5, label=name) for colour, name in legend]
+            figure.legend(handles=patches, loc="outside lower left", ncols=in_a_row, fontsize=7.5, frameon=False)
         return png(figure)
+
+
+def _draw_scale(axes: Any, strip: np.ndarray, metres: float) -> None:
+    """A scale bar in the lower left of a strip whose height is `metres`."""
+    from matplotlib.patheffects import withStroke
+
+    length, text = scale_bar(metres)
+    edge = len(strip)
+    left, right, y = 0.05 * edge, (0.05 + length / metres) * edge, 0.93 * edge
+    outline = [withStroke(linewidth=3.5, foreground=INK)]
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.plot([left, right], [y, y], color="white", linewidth=1.8, solid_capstyle="butt", path_effects=outline)
+    axes.text((left + right) / 2, y - 0.03 * edge, text, color="white", fontsize=7, ha="center", va="bottom",
+              path_effects=outline)  # fmt: skip
+    axes.set(xlim=limits[0], ylim=limits[1])  # a line would move them
 
 
 def _page(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Any, Any]:

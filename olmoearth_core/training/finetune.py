@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from olmoearth_core.models.card import ModelCard, TaskCard
 from olmoearth_core.models.lora import merge_lora
 from olmoearth_core.models.model_folder import load_model, save_card, save_model
+from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.project import SplitConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_json
 from olmoearth_core.training.data import Windows
 from olmoearth_core.training.judge import judge
 from olmoearth_core.training.loop import State, fit
-from olmoearth_core.training.setup import Setup, answers, by_stratum, make_job, missing, prepare
+from olmoearth_core.training.memory import free_memory
+from olmoearth_core.training.metrics import SHORT
+from olmoearth_core.training.predictions import answers
+from olmoearth_core.training.setup import Setup, make_job, prepare
+from olmoearth_core.training.usable import by_stratum, missing
 from olmoearth_core.training.worker import processes, run_workers
 
+SHOWN = 3
+"""So many classes are named in a warning about classes; of more it says how many."""
 FEW_PIXELS = 100
 """A class with fewer labelled pixels in a split has a score that one field decides."""
 NO_BETTER = 0.02
@@ -37,16 +45,19 @@ def finetune(run: StageRun) -> dict[str, Any]:
         DatasetError: a training set that cannot be opened or read.
     """
     upstream, progress, meter = run.upstream["preprocess"], run.progress, run.meter
-    setup = prepare(
-        run.project, upstream.folder, upstream.manifest, scratch=run.scratch, progress=progress, meter=meter
-    )
+    begin = partial(prepare, run.project, upstream.folder, upstream.manifest, scratch=run.scratch, meter=meter)
+    setup = begin(progress=progress)
     recipe, card = setup.recipe, setup.card
     meter.device = str(setup.model.device)
     progress.note(f"Fine-tuning {card.encoder} from {card.base.sentence}.")
     progress.note(f"Recipe: {recipe.name}; {recipe.why}.")
     count = processes()
     if count > 1 and not recipe.embeds:
+        windows = setup.windows
+        del setup  # its model would only take memory that the processes need
+        free_memory()
         run_workers(run, count)  # leave their last checkpoint, which `fit` finds
+        setup = begin(progress=progress, windows=windows)
     job = make_job(setup, run_key=run.key, scratch=run.scratch, progress=progress, meter=meter)
     state = fit(job, progress, meter)
     if recipe.name == "lora":
@@ -59,7 +70,7 @@ def finetune(run: StageRun) -> dict[str, Any]:
     metrics = judge(
         setup.dataset,
         config.tasks,
-        lambda split, task: answers(model, setup.windows[split], task, recipe.at_once),
+        lambda split: answers(model, setup.windows[split], recipe.at_once),
         run.out,
         colours={name: [c.color for c in task.classes] for name, task in config.tasks.items() if task.classes},
         seed=recipe.seed,
@@ -92,15 +103,19 @@ def finetune(run: StageRun) -> dict[str, Any]:
 
 def _judged(card: ModelCard, metrics: dict[str, Any], warnings: list[str], split: SplitConfig) -> ModelCard:
     """The card with scores, the temperatures that make probabilities honest, and what to beware of."""
-    fitted = [
-        (metrics if k == 0 else metrics["auxiliary"][task.name])["calibration"] for k, task in enumerate(card.tasks)
-    ]
-    tasks = [
-        task.model_copy(update={"temperature": calibration["temperature"] if calibration else 1.0})
-        for task, calibration in zip(card.tasks, fitted, strict=True)
-    ]
+    judged = [metrics if k == 0 else metrics["auxiliary"][task.name] for k, task in enumerate(card.tasks)]
+    tasks = [task.model_copy(update=_calibrated(found)) for task, found in zip(card.tasks, judged, strict=True)]
     restrictions = [*card.restrictions, *_own_restrictions(split), *warnings]
     return card.model_copy(update={"tasks": tasks, "scores": metrics, "restrictions": restrictions})
+
+
+def _calibrated(found: dict[str, Any]) -> dict[str, Any]:
+    """What a task's card says of how sure to be."""
+    calibration, sets = found["calibration"], found["sets"]
+    return {
+        "temperature": calibration["temperature"] if calibration else 1.0,
+        "sets": PredictionSets(**{key: sets[key] for key in PredictionSets.model_fields}) if sets else None,
+    }
 
 
 def _own_restrictions(split: SplitConfig) -> Iterator[str]:
@@ -120,9 +135,10 @@ def _own_restrictions(split: SplitConfig) -> Iterator[str]:
 def _chosen_by(state: State, task: TaskCard) -> str:
     if state.best_score is None:
         return f"Validation has no score, so the last of {state.epoch} epochs is kept."
-    score = {"segmentation": "mIoU", "classification": "macro F1", "regression": "R2"}[task.kind]
     stopped = "; training stopped as it did not get better" if state.stopped else ""
-    return f"The best of {state.epoch} epochs by validation {score} is kept: epoch {state.best_epoch}{stopped}."
+    return (
+        f"The best of {state.epoch} epochs by validation {SHORT[task.kind]} is kept: epoch {state.best_epoch}{stopped}."
+    )
 
 
 def _doubts(split: str, scores: dict[str, Any], setup: Setup) -> Iterator[str]:
@@ -131,7 +147,12 @@ def _doubts(split: str, scores: dict[str, Any], setup: Setup) -> Iterator[str]:
     if not len(windows) or not windows.pixels.any():
         return
     if task.kind == "regression":
-        if scores["r2"] is not None and scores["r2"] <= 0:
+        if scores["r2"] is None:
+            yield (
+                f"the {split} split holds one value only, so nothing says whether the model is better than a constant. "
+                "Add labels of other values."
+            )
+        elif scores["r2"] <= 0:
             r2 = f"{scores['r2']:.2f}"
             yield f"the model is no better on the {split} split than its mean (R2 {r2}): do not use its map."
         return
@@ -144,7 +165,8 @@ def class_doubts(split: str, accuracy: float, windows: Windows, train: Windows, 
     what, least = ("windows", 10) if task.kind == "classification" else ("pixels", FEW_PIXELS)
     few = [f"{labels} of {name}" for name, labels in judged.items() if 0 < labels < least]
     if few:
-        yield f"the {split} split has only few labelled {what} ({', '.join(few)}): its scores are rough."
+        named = few if len(few) <= SHOWN else [*few[:SHOWN], f"and few of {len(few) - SHOWN} more classes"]
+        yield f"the {split} split has only few labelled {what} ({', '.join(named)}): its scores are rough."
     commonest = max(task.classes, key=lambda name: trained[name])
     alone = judged[commonest] / sum(judged.values())
     if accuracy <= alone + NO_BETTER:

@@ -24,6 +24,8 @@ EDGE = 80
 """Longest edge of a picture in pixels; larger windows are thinned to it."""
 LEAST_EDGE = 64
 """Shortest edge of a picture on the page; smaller windows are enlarged to about it."""
+UNSEEN = 200
+"""Grey of what nothing was seen of."""
 GAP = 3
 """White columns between pictures."""
 KEPT = 512
@@ -48,6 +50,19 @@ class Look:
 
     truth: np.ndarray
     said: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one window looks like.
+
+    Attributes:
+        colour: (h, w, 3) uint8, grey where its timestep shows nothing.
+        seen: (h, w) bool, where any timestep of any modality shows something: elsewhere an answer is a guess.
+    """
+
+    colour: np.ndarray
+    seen: np.ndarray
 
 
 class Gallery:
@@ -113,8 +128,8 @@ def _chosen(judged: Tally) -> set[int]:
     return rows
 
 
-def pictures(read: Read, rows: Sequence[int], bands: Mapping[str, Sequence[str]]) -> dict[int, np.ndarray]:
-    """Row -> (h, w, 3) uint8: what windows look like at the timestep that shows most of them.
+def pictures(read: Read, rows: Sequence[int], bands: Mapping[str, Sequence[str]]) -> dict[int, Picture]:
+    """Row -> what a window looks like at the timestep that shows most of them.
 
     One stretch for all of them (2nd to 98th percentile of each band), so that dark is dark; grey where nothing is seen.
 
@@ -124,7 +139,7 @@ def pictures(read: Read, rows: Sequence[int], bands: Mapping[str, Sequence[str]]
         bands: modality -> names, as in the dataset.
     """
     modality, at = _picture_bands(bands)
-    cut, seen = {}, {}
+    cut, seen, ever = {}, {}, {}
     for row in rows:
         sample = read([row])[0]
         valid = sample.valid[modality]
@@ -132,13 +147,15 @@ def pictures(read: Read, rows: Sequence[int], bands: Mapping[str, Sequence[str]]
         thin = -(-max(valid.shape[1:]) // EDGE)
         cut[row] = sample.inputs[modality][step, at][:, ::thin, ::thin].astype(np.float32)
         seen[row] = valid[step, ::thin, ::thin]
+        ever[row] = np.any([of.any(axis=0) for of in sample.valid.values()], axis=0)[::thin, ::thin]
     shown = [cut[row][:, seen[row]] for row in rows if seen[row].any()]
     low, high = np.percentile(np.concatenate(shown, axis=1), [2, 98], axis=1) if shown else (np.zeros(3), np.ones(3))
     found = {}
     for row in rows:
         level = (cut[row] - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
         colour = np.moveaxis(255 * np.clip(level, 0, 1) ** 0.8, 0, -1)
-        found[row] = np.where(seen[row][..., None], colour, 200).round().astype(np.uint8)
+        shade = np.where(seen[row][..., None], colour, UNSEEN).round().astype(np.uint8)
+        found[row] = Picture(shade, ever[row])
     return found
 
 
@@ -152,22 +169,26 @@ def _picture_bands(bands: Mapping[str, Sequence[str]]) -> tuple[str, list[int]]:
     return modality, [min(k, len(bands[modality]) - 1) for k in range(3)]
 
 
-def strip(picture: np.ndarray, look: Look | None, colours: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8: the picture, and beside it what is labelled and what was said; white where nothing is labelled.
+def strip(picture: Picture, look: Look | None, colours: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8: the picture, and beside it what is labelled and what was said.
+
+    White where nothing is labelled; what was said is grey where nothing was seen: nobody maps or judges that.
 
     Small windows are enlarged, each pixel to a square.
 
     Args:
-        picture: (h, w, 3) uint8.
+        picture: of the window.
         look: (h, w) each; None, or of a whole window (1, 1): the picture alone.
         colours: (256, 3) uint8, of classes, or of values from the least to the largest (`look` holds 0 to 255 then).
     """
-    panels = [picture]
-    if look is not None and look.truth.shape == picture.shape[:2]:
+    panels = [picture.colour]
+    if look is not None and look.truth.shape == picture.seen.shape:
         truth = colours[look.truth]
         truth[look.truth == IGNORE] = 255
-        panels += [truth, colours[look.said]]
-    factor = max(1, LEAST_EDGE // max(picture.shape[:2]))
+        said = colours[look.said]
+        said[~picture.seen] = UNSEEN
+        panels += [truth, said]
+    factor = max(1, LEAST_EDGE // max(picture.seen.shape))
     panels = [panel.repeat(factor, axis=0).repeat(factor, axis=1) for panel in panels]
     gap = np.full((len(panels[0]), GAP, 3), 255, np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)

@@ -1,7 +1,9 @@
 """Judging a trained model: what finetune asks at its end, and all that a partner is told about how good it is.
 
-For each task the validation answers fit the temperature, the test answers are asked for once, and a random forest that
-learned from the same training windows answers for the same pixels. All that is said follows from per-window sums.
+The windows of a split are answered in one pass for all tasks, because what costs is the encoder. Validation fits the
+temperatures, then the test is answered, and of each task a random forest that learned from the same training windows
+answers for the same pixels, at a temperature of its own from the same validation. All that is said follows from
+per-window sums.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from olmoearth_core.training.bootstrap import blocks_of, intervals, paired_diffe
 from olmoearth_core.training.calibration import Keeper, Temperature
 from olmoearth_core.training.gallery import Gallery
 from olmoearth_core.training.metrics import HEADLINE, nested
-from olmoearth_core.training.tally import Counter, Tally, tally
+from olmoearth_core.training.tally import ClassTally, Counter, Tally
 from olmoearth_core.training.verdict import compare
 
-AnswersOf = Callable[[str, str], Iterator[Answer]]
-"""(split, task) -> what the model says of the split's windows, each once."""
+AnswersOf = Callable[[str], Iterator[Mapping[str, Answer]]]
+"""Split -> what the model says of its windows, each once: of a few windows at a time, every task's answer."""
 MOST_COMPARED = 500_000
 """Pixels of a split at which model and random forest are compared; of more, as many in every window."""
 
@@ -63,7 +65,7 @@ def judge(
     Args:
         dataset: whose windows were learned from and are judged.
         tasks: name -> task, the main one first.
-        answers_of: the model's answers; those of the test are asked for once a task.
+        answers_of: the model's answers; those of validation are asked for once, then those of the test.
         out: folder of report.html, confusion.png, reliability.png, scatter.png, worst.png (of further tasks:
             confusion_<task>.png ...); only those that make sense for the kind of task.
         colours: task -> "#rrggbb" of each class; a task that is not here gets usual ones.
@@ -73,9 +75,11 @@ def judge(
 
     Returns:
         JSON values. Of the main task, at the top: kind, headline, calibration, validation and test, each with the
-        scores of `Tally.scores`, windows, blocks, intervals (low and high by the same keys), interval_note and baseline
-        (name, scores, pixels, difference, verdict, sentence; or None); of the test, where a temperature was fitted,
-        also uncalibrated (ece, log_loss, reliability). Further tasks in `auxiliary`, by their names.
+        scores of `Tally.scores`, windows, blocks, blocks_with (class or part -> blocks), intervals (low and high by the
+        same keys), interval_note and baseline (name, temperature, scores, pixels, difference, verdict, sentence; or
+        None); of the test, where a temperature was fitted, also uncalibrated (ece, log_loss, reliability). sets, of
+        classes: `PredictionSets` learned from validation, and by coverage the share of the test's pixels whose set
+        held the truth (test); None of a regression. Further tasks in `auxiliary`, by their names.
 
     Raises:
         TrainingError: an answer that is no number.
@@ -85,53 +89,77 @@ def judge(
     read, progress = read or dataset.read, progress or Silent()
     metrics: dict[str, dict[str, Any]] = {}
     judged: dict[str, list[Judged]] = {}
+    validation = _hear(dataset, "validation", tasks, answers_of, {})
+    temperatures = {name: heard.temperature() for name, heard in validation.items()}
+    test = _hear(dataset, "test", tasks, answers_of, {name: found.value for name, found in temperatures.items()})
     for name, task in tasks.items():
         with progress.bar(f"fitting a random forest ({name})") as advance:
             forest = fit_forest(
                 read, dataset.indices("train"), name, task, at_once=dataset.at_once, seed=seed, advance=advance
             )
-        found, temperature = _judge_task(dataset, name, task, answers_of, forest, read, seed)
-        judged[name] = found
+        unscaled, scaled = validation[name].judged(forest, read, seed, 1.0)
+        judged[name] = [unscaled, test[name].judged(forest, read, seed, scaled)[0]]
         metrics[name] = {
             "kind": task.kind,
             "headline": HEADLINE[task.kind][0],
-            "calibration": temperature.to_json() if task.kind != "regression" else None,
-            **{j.split: j.scores for j in found},
+            "calibration": temperatures[name].to_json() if task.kind != "regression" else None,
+            "sets": _sets(validation[name], test[name], temperatures[name].value),
+            **{j.split: j.scores for j in judged[name]},
         }
     write_report(out, dataset, judged, metrics, colours, read)
     main, *others = metrics
     return metrics[main] | {"auxiliary": {name: metrics[name] for name in others}}
 
 
-def _judge_task(
-    dataset: Dataset, name: str, task: Task, answers_of: AnswersOf, forest: Forest | None, read: Read, seed: int
-) -> tuple[list[Judged], Temperature]:
-    """One task, validation first: it decides the temperature that the test is judged at."""
+def _hear(
+    dataset: Dataset, split: str, tasks: Mapping[str, Task], answers_of: AnswersOf, temperatures: Mapping[str, float]
+) -> dict[str, _Heard]:
+    """Have a split answered, in one pass; task -> what was heard."""
+    heard = {name: _Heard(dataset, split, task, temperatures.get(name, 1.0)) for name, task in tasks.items()}
+    for answers in answers_of(split):
+        for name, listener in heard.items():
+            listener.add(answers[name])
+    return heard
 
-    def judge_split(split: str, temperature: float, *listeners: Keeper) -> Judged:
-        most = max(1, MOST_COMPARED // max(1, len(dataset.indices(split))))
-        counter, raw = Counter(task, temperature), Counter(task)
-        few, gallery = Counter(task, temperature, most=most), Gallery(counter)
-        for answer in answers_of(split, name):
-            for hear in (counter.add, raw.add, few.add, gallery.add, *(listener.add for listener in listeners)):
-                hear(answer)
-        judged, compared = counter.tally(), few.tally()
-        scores = _scores(judged, dataset, seed)
-        if temperature != 1:
-            before = raw.tally().scores()
+
+class _Heard:
+    """What a model said of one task in one split, as far as it is kept: sums of each window, and a few pictures."""
+
+    def __init__(self, dataset: Dataset, split: str, task: Task, temperature: float) -> None:
+        windows = len(dataset.indices(split))
+        self.dataset, self.split, self.task = dataset, split, task
+        self.most = max(1, MOST_COMPARED // max(1, windows))
+        self.counter, self.raw = Counter(task, temperature), Counter(task)
+        self.few, self.gallery = Counter(task, temperature, most=self.most), Gallery(self.counter)
+        self.keeper = Keeper(windows) if task.kind != "regression" else None
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer; the gallery goes by what the counter has."""
+        for listener in (self.counter, self.raw, self.few, self.gallery, self.keeper):
+            if listener is not None:
+                listener.add(answer)
+
+    def temperature(self) -> Temperature:
+        """That makes the probabilities honest; 1 where there are none."""
+        return Temperature(1.0, 0) if self.keeper is None else self.keeper.temperature()
+
+    def judged(self, forest: Forest | None, read: Read, seed: int, temperature: float) -> tuple[Judged, float]:
+        """With scores, and what the forest does on the same pixels at its `temperature`; and that fitted on these."""
+        model, compared = self.counter.tally(), self.few.tally()
+        scores = _scores(model, self.dataset, seed)
+        if isinstance(model, ClassTally) and model.temperature != 1:
+            before = self.raw.tally().scores()
             scores["uncalibrated"] = {key: before[key] for key in ("ece", "log_loss", "reliability")}
         scores["baseline"] = None
         if forest is not None and len(compared.rows):
-            answers = forest.answers(read, compared.rows.tolist(), at_once=dataset.at_once, most=most)
-            scores["baseline"] = _baseline(compared, tally(answers, task), dataset, task, seed)
-        return Judged(task, split, judged, gallery, scores)
-
-    keeper = Keeper(len(dataset.indices("validation")))
-    if task.kind == "regression":
-        return [judge_split("validation", 1.0), judge_split("test", 1.0)], Temperature(1.0, 0)
-    validation = judge_split("validation", 1.0, keeper)
-    temperature = keeper.temperature()
-    return [validation, judge_split("test", temperature.value)], temperature
+            rows, at_once = compared.rows.tolist(), self.dataset.at_once
+            counter, keeper = Counter(self.task, temperature), Keeper(len(rows))
+            for answer in forest.answers(read, rows, at_once=at_once, most=self.most):
+                counter.add(answer)
+                keeper.add(answer)
+            scores["baseline"] = _baseline(compared, counter.tally(), self.dataset, self.task, seed)
+            temperature = 1.0 if self.task.kind == "regression" else keeper.temperature().value
+        return Judged(self.task, self.split, model, self.gallery, scores), temperature
 
 
 def _scores(judged: Tally, dataset: Dataset, seed: int) -> dict[str, Any]:
@@ -141,9 +169,20 @@ def _scores(judged: Tally, dataset: Dataset, seed: int) -> dict[str, Any]:
     return judged.scores() | {
         "windows": len(judged.rows),
         "blocks": resampled.blocks,
+        "blocks_with": resampled.holding,
         "intervals": nested(limits),
-        "interval_note": resampled.note if len(judged.rows) else "",
+        "interval_note": (resampled.note or resampled.rare) if len(judged.rows) else "",
     }
+
+
+def _sets(validation: _Heard, test: _Heard, temperature: float) -> dict[str, Any] | None:
+    """Prediction sets as validation asks for them, and how often they hold the truth of the test."""
+    if validation.keeper is None or test.keeper is None:
+        return None
+    classes = len(validation.task.strata)
+    sets = validation.keeper.sets(temperature, classes)
+    said = test.keeper.probabilities(temperature, classes)
+    return sets.model_dump() | {"test": [sets.held(*said, coverage) for coverage in sets.coverages]}
 
 
 def _baseline(model: Tally, forest: Tally, dataset: Dataset, task: Task, seed: int) -> dict[str, Any]:
@@ -153,6 +192,7 @@ def _baseline(model: Tally, forest: Tally, dataset: Dataset, task: Task, seed: i
     scores = forest.scores()
     return {
         "name": NAME,
+        "temperature": forest.temperature if isinstance(forest, ClassTally) else None,
         "scores": {key: value for key, value in scores.items() if key not in ("confusion", "reliability")},
         "pixels": int(model.pixels.sum()),
         "difference": nested(difference.to_json()),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from olmoearth_core.store import disk_errors, whole_file
 from olmoearth_core.training.answers import Task
 from olmoearth_core.training.tally import Counter, Tally
 
+_DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError)
+"""What reading a truncated or changed .npz raises; each array in it has a checksum."""
 LIMIT = 4 * 2**30
 """Bytes that embeddings of a project may take."""
 
@@ -61,20 +65,26 @@ def kept_tally(
 ) -> tuple[Tally, dict[str, Any]]:
     """What `make` gives, a tally and what is to be known of it (JSON values), made once and read from `path` after.
 
+    A file that is damaged is made again.
+
     Raises:
         StoreError: the disk is full, or the place cannot be written.
     """
     empty = Counter(task).tally()
     names = [field.name for field in fields(empty) if field.name != "task"]
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as found:
-            values = {name: found[name] for name in names}
-            about = json.loads(str(found["about"]))
-        if "temperature" in values:
-            values["temperature"] = float(values["temperature"])
-        return replace(empty, **values), about
+    with suppress(FileNotFoundError, *_DAMAGED):
+        return _read(path, empty, names)
     tally, about = make()
     arrays = {name: getattr(tally, name) for name in names} | {"about": np.array(json.dumps(about))}
     with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     return tally, about
+
+
+def _read(path: Path, empty: Tally, names: list[str]) -> tuple[Tally, dict[str, Any]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+        values = {name: found[name] for name in names}
+        about = json.loads(str(found["about"]))
+    if "temperature" in values:
+        values["temperature"] = float(values["temperature"])
+    return replace(empty, **values), about

@@ -19,6 +19,7 @@ from olmoearth_core.dataset.cubes import Truth
 from olmoearth_core.errors import TrainingError
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.models.card import TaskCard
+from olmoearth_core.models.transfer import to_device
 
 OF_CLASSES = ("cross_entropy", "focal", "dice")
 OF_VALUES = ("huber", "squared", "absolute")
@@ -63,8 +64,8 @@ class Loss:
         """
         if self.task.kind == "regression":
             return self._of_values(answer[:, 0], truth)[None]
-        wanted = torch.as_tensor(truth.strata, dtype=torch.long, device=answer.device)
-        weight = torch.tensor(self.class_weights, device=answer.device) if self.class_weights else None
+        wanted = to_device(truth.strata, answer.device).long()
+        weight = to_device(self.class_weights, answer.device) if self.class_weights else None
         each = F.cross_entropy(answer, wanted, ignore_index=IGNORE, reduction="none", weight=weight)
         if self.kind == "focal":
             known = wanted.clamp(max=answer.shape[1] - 1)
@@ -78,8 +79,8 @@ class Loss:
         assert truth.values is not None
         assert self.task.range is not None
         half = (self.task.range[1] - self.task.range[0]) / 2
-        known = torch.as_tensor(truth.strata != IGNORE, device=answer.device)
-        wanted = torch.as_tensor(np.nan_to_num(truth.values), device=answer.device)
+        known = to_device(truth.strata != IGNORE, answer.device)
+        wanted = to_device(np.nan_to_num(truth.values), answer.device)
         error = torch.where(known, (answer - wanted) / half, 0.0)
         if self.kind == "squared":
             return error.square().sum()

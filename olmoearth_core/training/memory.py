@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -15,6 +16,15 @@ TOO_LARGE = (
     "A single window does not fit the memory. Set training.checkpointing to true, make model.window_size smaller or "
     "model.patch_size larger, or take a smaller encoder."
 )
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""What torch on a CPU says; the last two are oneDNN's, which says no more."""
 
 
 def in_parts(batch: Batch, compute: Callable[[Batch], T]) -> Iterator[tuple[Batch, T]]:
@@ -45,10 +55,11 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether that is what `error` means; on a CPU torch has no error of its own for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 def free_memory() -> None:
-    """Give back what torch keeps for later."""
+    """Give back what nobody uses any more, and what torch keeps of it for later."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

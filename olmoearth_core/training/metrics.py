@@ -26,6 +26,8 @@ HEADLINE: Mapping[str, Path] = {
     "regression": ("r2",),
 }
 """Kind of task -> the one score by which models and epochs are compared; higher is better."""
+SHORT: Mapping[str, str] = {"segmentation": "mIoU", "classification": "macro F1", "regression": "R2"}
+"""Kind of task -> its headline in a line of a log."""
 BINS = 15
 """Bins of confidence, of equal width: the number that is usual for the expected calibration error (Guo et al. 2017)."""
 

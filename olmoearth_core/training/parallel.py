@@ -9,11 +9,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+LEADER_MAY_TAKE = timedelta(days=1)
+"""How long a process waits for the others. After each epoch all wait while the leader judges by validation, which may
+take far longer than torch's usual 10 to 30 minutes. Nobody waits in vain for one that died: torchrun ends the rest."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def torchrun_group() -> Iterator[Group]:
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpus else "gloo")
+    dist.init_process_group("nccl" if on_gpus else "gloo", timeout=LEADER_MAY_TAKE)
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:

@@ -34,8 +34,9 @@ from olmoearth_core.training.embeddings import Embedded, embed
 from olmoearth_core.training.kept import Kept, kept_tally
 from olmoearth_core.training.points import MOST_POINTS, Learner, answers_of, draw_points, prior_of
 from olmoearth_core.training.probe_report import Probed, report
-from olmoearth_core.training.setup import base_encoder, task_cards, usable_windows
+from olmoearth_core.training.setup import base_encoder, task_cards
 from olmoearth_core.training.tally import Counter, Tally
+from olmoearth_core.training.usable import usable_windows
 
 EMBEDDINGS, TALLIES = "embeddings", "probes"
 """Folders below the project's state."""

@@ -106,7 +106,9 @@ def _comparisons(judge: _Judge, probed: list[Probed], forest: Found | None) -> l
     if forest is not None:
         best = max(probed, key=lambda p: judge.headline(p.best_known))
         weights = "" if best.pretrained else " with random weights"
-        outcome = judge.compared(f"{best.encoder}{weights}", best.best_known, NAME, forest[0])
+        outcome = judge.compared(
+            f"{best.encoder}{weights}", best.best_known, NAME, forest[0], "its linear probe and the forest"
+        )
         finer = "" if judge.task.kind == "classification" else " The forest answers for pixels, a probe for patches."
         found.append({"what": f"{best.encoder} for {NAME}", **outcome, "sentence": outcome["sentence"] + finer})
     return found
@@ -129,11 +131,13 @@ class _Judge:
         scores = {key: value for key, value in tally.scores().items() if key not in ("confusion", "reliability")}
         return about | _value(resampled, path) | {"scores": scores}
 
-    def compared(self, one: str, first: Tally, other: str, second: Tally) -> dict[str, Any]:
+    def compared(
+        self, one: str, first: Tally, other: str, second: Tally, between: str = "their linear probes"
+    ) -> dict[str, Any]:
         """The difference of the headline score, by the linear layers, on the same pixels."""
         path = HEADLINE[self.task.kind]
         difference = paired_difference(first, second, self.blocks(first))
-        verdict, sentence = told(one, other, difference, self.task.kind)
+        verdict, sentence = told(one, other, difference, self.task.kind, between)
         return {"verdict": verdict, **_value(difference, path), "sentence": sentence}
 
 
@@ -146,15 +150,18 @@ def _value(resampled: Resampled, path: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def told(one: str, other: str, difference: Resampled, kind: str) -> tuple[str, str]:
-    """(verdict, sentence): "better" or "worse" where the interval leaves out 0 and can be trusted, else "not shown"."""
+def told(one: str, other: str, difference: Resampled, kind: str, between: str) -> tuple[str, str]:
+    """(verdict, sentence): "better" or "worse" where the interval leaves out 0 and can be trusted, else "not shown".
+
+    `between` says whose scores these are: "their linear probes".
+    """
     path = HEADLINE[kind]
     if path not in difference.values:
         return "not shown", f"{one} and {other} cannot be compared: one has no {NAMES[path[-1]]}."
     value, interval = difference.values[path], difference.intervals.get(path)
-    unit = f"{'of' if kind == 'regression' else 'points of'} {NAMES[path[-1]]}"
+    unit = f"{'of' if kind == 'regression' else 'points of'} {NAMES[path[-1]]} between {between}"
     if interval is None:
-        unsure = f"{by(value, kind)} {unit}, and nothing says how sure that is"
+        unsure = f"the difference is {by(value, kind)} {unit}, and nothing says how sure that is"
         return "not shown", f"{one} is not shown to be better than {other}: {unsure}."
 
     def amount(sign: int) -> str:

@@ -141,11 +141,11 @@ class _Task:
         section, keys = PARTS[self.task.kind]
         compared = "rmse" if section == "strata" else "iou"
         head = [f"{'Range' if section == 'strata' else 'Class'}, {self.split}"]
-        head += [*(named(key, self.task.unit) for key in keys), self.unit]
+        head += [*(named(key, self.task.unit) for key in keys), self.unit, "blocks"]
         rows = []
         for name, values in self.scores[section].items():
             cells = [_two_lines(with_interval(self.scores, section, name, key)) for key in keys]
-            rows.append([escape(name), *cells, f"{values['pixels']:,}"])
+            rows.append([escape(name), *cells, f"{values['pixels']:,}", str(self.scores["blocks_with"][name])])
             if self.baseline:
                 text = difference_text(self.baseline["difference"], section, name, compared)
                 rows[-1].append(_two_lines(text))

@@ -12,7 +12,7 @@ import numpy as np
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.training.answers import Read
 from olmoearth_core.training.figures import image, worst_figure
-from olmoearth_core.training.gallery import BEHIND, WORST, Look, behind, pictures, strip, worst
+from olmoearth_core.training.gallery import BEHIND, UNSEEN, WORST, Look, behind, pictures, strip, worst
 from olmoearth_core.training.tally import ClassTally
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class ShownWindows:
     def __init__(
         self, dataset: Dataset, judged: Judged, colours: np.ndarray, read: Read, *, share: int = 1, suffix: str = ""
     ) -> None:
+        self.dataset = dataset
         self.task, self.tally, self.split, self.looks = judged.task, judged.tally, judged.split, judged.gallery.looks
         self.colours, self.suffix = colours, suffix
         self.worst = worst(self.tally, max(3, WORST // share))
@@ -57,8 +58,13 @@ class ShownWindows:
     def worst_picture(self) -> bytes:
         """The same as a PNG."""
         shares = self._shares()
-        captions = [f"{self.captions[row][0]}\n{self._said(row) or shares[row]}" for row in self.worst]
-        return worst_figure([self.strips[row] for row in self.worst], captions, f"The worst {self._heading()}")
+        classes = [self._said(row, "\n") for row in self.worst]  # a line each: long names would run into each other
+        texts = [f"\n{said or shares[row]}" for row, said in zip(self.worst, classes, strict=True)]
+        captions = [f"{self.captions[row][0]}{text}" for row, text in zip(self.worst, texts, strict=True)]
+        strips = [self.strips[row] for row in self.worst]
+        _, bottom, _, top = self.dataset.windows.geometry.iloc[self.worst[0]].bounds
+        heading = f"The worst {self._heading()}"
+        return worst_figure(strips, captions, heading, metres=top - bottom, legend=self._meanings())
 
     def behind_sections(self) -> Iterator[str]:
         """HTML: the windows behind each cell of the confusion matrix, under the anchor that its number leads to."""
@@ -91,7 +97,8 @@ class ShownWindows:
     def _legend(self) -> str:
         if self.task.kind == "classification":
             return ""
-        white = '<span class="swatch" style="background:#fff"></span>not labelled'
+        blank = ((255, "not labelled"), (UNSEEN, "not seen"))
+        white = "&ensp;".join(f"{swatch(np.full(3, grey))}{name}" for grey, name in blank)
         if self.task.kind == "regression":
             assert self.task.range is not None
             stops = ", ".join(hexadecimal(self.colours[k]) for k in range(0, 255, 42))
@@ -100,6 +107,21 @@ class ShownWindows:
         names = (f"{swatch(self.colours[k])}{escape(name)}" for k, name in enumerate(self.task.strata))
         return f"<p>{'&ensp;'.join(names)}&ensp;{white}</p>"
 
+    def _meanings(self) -> list[tuple[str, str]]:
+        """("#rrggbb", what it means) of the colours that the worst windows show; of a regression some of its levels."""
+        if self.task.kind == "classification":
+            return []
+        blank = [(hexadecimal(np.full(3, grey)), name) for grey, name in ((255, "not labelled"), (UNSEEN, "not seen"))]
+        if self.task.range is not None:
+            low, high = self.task.range
+            steps = [low + (high - low) * k / 4 for k in range(5)]
+            unit = f" {self.task.unit}" if self.task.unit else ""
+            return [(hexadecimal(self.colours[round(63.5 * k)]), f"{v:g}{unit}") for k, v in enumerate(steps)] + blank
+        looks = [self.looks[row] for row in self.worst]
+        shown = np.unique(np.concatenate([part.ravel() for look in looks for part in (look.truth, look.said)]))
+        names = self.task.strata
+        return [(hexadecimal(self.colours[k]), names[k]) for k in shown.tolist() if k < len(names)] + blank
+
     def _card(self, row: int, text: str) -> str:
         name, when, where = self.captions[row]
         lines = [line for line in (f"{when}, {where}", self._said(row), text) if line]
@@ -107,12 +129,12 @@ class ShownWindows:
         caption = f"<b>{escape(name)}</b><br>{'<br>'.join(map(escape, lines))}"
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
-    def _said(self, row: int) -> str:
+    def _said(self, row: int, between: str = ", ") -> str:
         """Of a window that has one class: which it is, and which was predicted."""
         if self.task.kind != "classification":
             return ""
         look, names = self.looks[row], self.task.strata
-        return f"labelled {names[int(look.truth[0, 0])]}, predicted {names[int(look.said[0, 0])]}"
+        return f"labelled {names[int(look.truth[0, 0])]}{between}predicted {names[int(look.said[0, 0])]}"
 
     def _levels(self, look: Look) -> Look:
         """Values as levels from 0 to 254 over the task's range, 255 for none; classes as they are."""

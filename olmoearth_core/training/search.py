@@ -21,16 +21,17 @@ from olmoearth_core.models.precision import resolve_device
 from olmoearth_core.progress import Progress, Silent
 from olmoearth_core.project import Project
 from olmoearth_core.stage import Meter
-from olmoearth_core.store import write_json
+from olmoearth_core.store import remove_partials, write_json
 from olmoearth_core.training.candidates import Candidate, Known
 from olmoearth_core.training.data import Windows
 from olmoearth_core.training.kept import Kept
-from olmoearth_core.training.loop import fit
+from olmoearth_core.training.loop import EPOCH, fit
 from olmoearth_core.training.metrics import HEADLINE
 from olmoearth_core.training.probe import EMBEDDINGS
 from olmoearth_core.training.recipe import choose, usual_learning_rate
-from olmoearth_core.training.setup import facts_of, make_job, prepare, task_cards, usable_windows
-from olmoearth_core.training.trials import ETA, Standing, Trial, epochs_at, ranked, rungs, trials_of
+from olmoearth_core.training.setup import facts_of, make_job, prepare, task_cards
+from olmoearth_core.training.trials import ETA, Standing, Trial, best_first, epochs_at, ranked, rungs, trials_of
+from olmoearth_core.training.usable import usable_windows
 
 SPLITS = ("train", "validation")
 """All that is read."""
@@ -38,7 +39,7 @@ AROUND = (1 / 3, 1.0, 3.0)
 """Learning rates that are tried where none is named: these times the recipe's own."""
 SEARCHES = "search"
 """Folder below the project's state."""
-VERSION = 1
+VERSION = 2
 """Raised when the same search comes to other scores."""
 
 
@@ -101,6 +102,8 @@ class Search:
             TrainingError: validation has nothing to judge by, or every trial failed.
             StoreError: a checkpoint or the journal cannot be written.
         """
+        for folder in (self.place, self.project.state / EMBEDDINGS):
+            remove_partials(folder)
         journal = _Journal(self.place / "search.json", self.trials)
         for abandoned in self.place.parent.glob("*/trial-*"):  # of other searches that were killed
             if abandoned.parent != self.place:
@@ -163,8 +166,7 @@ class Search:
         return self.place / f"trial-{trial.number:03d}"
 
     def _outcome(self, journal: _Journal) -> dict[str, Any]:
-        standings = [journal[trial] for trial in self.trials]
-        order = sorted(standings, key=lambda s: (s.outcome != "won", s.outcome == "failed", -s.rung, -(s.score or 0.0)))
+        order = best_first([journal[trial] for trial in self.trials])
         return {
             "key": self.key,
             "project": self.project.config.name,
@@ -234,9 +236,16 @@ class _Journal:
         self.path = path
         self._standings = {trial.number: Standing(trial) for trial in trials}
         if path.is_file():
-            for found in json.loads(path.read_text())["trials"]:
-                trial = self._standings[found.pop("trial")].trial
-                self._standings[trial.number] = Standing(trial, **found)
+            self._standings |= self._read(path)
+
+    def _read(self, path: Path) -> dict[int, Standing]:
+        """What was written; nothing of a file that is damaged: its trials are trained again, to the same scores."""
+        try:
+            entries = json.loads(path.read_text())["trials"]
+            found = [Standing(self._standings[entry.pop("trial")].trial, **entry) for entry in entries]
+            return {standing.trial.number: standing for standing in found}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return {}
 
     def __getitem__(self, trial: Trial) -> Standing:
         return self._standings[trial.number]
@@ -258,6 +267,6 @@ class _Notes(Silent):
         self._progress = progress
 
     def note(self, message: str) -> None:
-        """Pass a remark on, unless it is that a trial goes on."""
-        if not message.startswith("Going on after epoch"):
+        """Pass a remark on, unless it is of an epoch of one trial."""
+        if not message.startswith(("Going on after epoch", f"{EPOCH} ")):
             self._progress.note(message)

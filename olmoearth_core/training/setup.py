@@ -6,15 +6,13 @@ Every process of a run makes its own from the same project and training set, so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
-from olmoearth_core.errors import CheckpointError, TrainingError
+from olmoearth_core.errors import CheckpointError
 from olmoearth_core.manifest import Manifest
 from olmoearth_core.models import build_encoder, load_encoder
 from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
@@ -26,16 +24,14 @@ from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import Meter
 from olmoearth_core.store import write_json
-from olmoearth_core.training.answers import Answer
-from olmoearth_core.training.data import Batch, Windows, gather
+from olmoearth_core.training.data import Windows
 from olmoearth_core.training.embeddings import embed
-from olmoearth_core.training.loop import Job, Judgement, Source, forward
+from olmoearth_core.training.loop import Job, Source
 from olmoearth_core.training.losses import make_loss
-from olmoearth_core.training.memory import in_parts
+from olmoearth_core.training.predictions import judge_epoch
 from olmoearth_core.training.recipe import Facts, Recipe, resolve
-from olmoearth_core.training.tally import headline, tally
+from olmoearth_core.training.usable import by_stratum, usable_windows
 
-SPLITS = ("train", "validation", "test")
 RECIPE = "recipe.json"
 """In scratch: what was decided when the run began, so that it goes on alike on another day or device."""
 CPU_MACS, GPU_MACS = 3e10, 2e13
@@ -152,6 +148,15 @@ def make_job(
     """
     sources: dict[str, Source] = {split: setup.windows[split] for split in ("train", "validation")}
     recipe, train = setup.recipe, setup.windows["train"]
+    losses = {  # refused, where one does not fit, before the encoder looks at anything
+        task.name: make_loss(
+            task,
+            recipe.loss if k == 0 else "auto",
+            train.counts[task.name].sum(axis=0),
+            balanced=recipe.class_weights == "balanced",
+        )
+        for k, task in enumerate(setup.card.tasks)
+    }
     if recipe.embeds:
         for split in sources:
             place = scratch / f"embeddings-{split}" if seen_in is None else seen_in / split
@@ -162,120 +167,13 @@ def make_job(
     validation = sources["validation"]
     return Job(
         model=setup.model,
-        losses={
-            task.name: make_loss(
-                task,
-                recipe.loss if k == 0 else "auto",
-                train.counts[task.name].sum(axis=0),
-                balanced=recipe.class_weights == "balanced",
-            )
-            for k, task in enumerate(setup.card.tasks)
-        },
+        losses=losses,
         train=sources["train"],
         judge=lambda model: judge_epoch(model, validation, setup.dataset, recipe.at_once),
         recipe=recipe,
         run_key=run_key,
         scratch=scratch,
     )
-
-
-def judge_epoch(model: Predictor, windows: Source, dataset: Dataset, at_once: int) -> Judgement:
-    """Scores of every task on `windows`; the main task's headline."""
-    scores: dict[str, Any] = {}
-    first: float | None = None
-    for k, (name, task) in enumerate(dataset.tasks.items()):
-        found = tally(answers(model, windows, name, at_once), task)
-        told = {key: value for key, value in found.scores().items() if key not in ("confusion", "reliability")}
-        scores |= told if k == 0 else {name: told}
-        if k == 0:
-            first = headline(found.scores(), task)
-    return Judgement(first, scores)
-
-
-def answers(model: Predictor, windows: Source, task: str, at_once: int) -> Iterator[Answer]:
-    """What `model`, in evaluation mode, says of `windows` in one task."""
-    import torch
-
-    model.eval()
-
-    def say(part: Batch) -> np.ndarray:
-        with torch.inference_mode():
-            said: np.ndarray = model.tasks[task].within_range(forward(model, part)[task].float()).cpu().numpy()
-        return said
-
-    for batch in windows.in_order(at_once):
-        for part, scores in in_parts(batch, say):
-            truth = part.truths[task]
-            yield Answer(part.rows, truth.strata, truth.values, scores)
-
-
-def usable_windows(
-    dataset: Dataset,
-    tasks: Mapping[str, TaskCard],
-    progress: Progress,
-    meter: Meter,
-    asked: Sequence[str] = SPLITS,
-) -> dict[str, Windows]:
-    """The usable windows of each split in `asked`; what cannot be learned or judged is refused or told.
-
-    Other splits are not read.
-
-    Raises:
-        TrainingError: nothing, or one class only, to learn from.
-    """
-    rows = {split: dataset.indices(split) for split in asked}
-    with progress.bar("reading the training set", sum(map(len, rows.values()))) as advance:
-        windows = gather(
-            dataset.read,
-            rows,
-            tasks,
-            {name: len(task.strata) for name, task in dataset.tasks.items()},
-            at_once=dataset.at_once,
-            advance=advance,
-        )
-    meter.bytes_read += sum(found.bytes_read for found in windows.values())
-    for k, (name, task) in enumerate(tasks.items()):
-        _check_training(windows["train"], name, list(dataset.tasks[name].strata), task, main=k == 0)
-    main = next(iter(tasks.values()))
-    for split, found in windows.items():
-        if found.left_out:
-            progress.note(f"{found.left_out} {split} windows are left out: no labelled pixel of theirs can be seen.")
-        if told := missing(split, found, main):
-            progress.note(told)
-    return windows
-
-
-def _check_training(train: Windows, name: str, strata: list[str], task: TaskCard, *, main: bool) -> None:
-    counts = train.counts[name].sum(axis=0)
-    of = "" if main else f" for the task '{name}'"
-    if not counts.any():
-        raise TrainingError(
-            f"Nothing to learn from{of}: {train.left_out or 'no'} windows are in the training split and none holds a "
-            "labelled pixel that any timestep shows. Check labels, dates and dataset.split in project.yaml."
-        )
-    present = [stratum for stratum, count in zip(strata, counts, strict=True) if count]
-    if len(present) == 1 and task.kind != "regression":
-        raise TrainingError(
-            f"The {len(train)} training windows hold the class '{present[0]}' only{of}, so there is nothing to tell "
-            f"apart. Add labels of {', '.join(c for c in strata if c not in present)}, or change dataset.split.seed."
-        )
-
-
-def missing(split: str, windows: Windows, task: TaskCard) -> str:
-    """What is missing from a split, in one sentence; empty where nothing is."""
-    if not len(windows) or not windows.pixels.any():
-        return f"The {split} split has no labelled pixel that can be seen: there are no {split} scores."
-    absent = [name for name, labels in by_stratum(windows, task.classes).items() if not labels]
-    if not absent:
-        return ""
-    consequence = "the model cannot learn it" if split == "train" else "its recall there is unknown"
-    what = "window" if task.kind == "classification" else "pixel"
-    return f"The {split} split has no {what} of {', '.join(absent)}: {consequence}."
-
-
-def by_stratum(windows: Windows, strata: list[str]) -> dict[str, int]:
-    """Stratum of the main task -> labels in it."""
-    return dict(zip(strata, windows.pixels.sum(axis=0).tolist(), strict=False))
 
 
 def base_encoder(project: Project) -> tuple[Encoder, BaseWeights]:
@@ -306,7 +204,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe, as it was decided when the run began."""
     kept = scratch / RECIPE
-    if kept.is_file():
+    with suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # damaged: decided again
         return Recipe.from_json(json.loads(kept.read_text()))
     recipe = resolve(project.config, facts_of(project, encoder.name, base.source != "random", len(train), device))
     write_json(kept, recipe.to_json())

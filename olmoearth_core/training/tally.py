@@ -89,6 +89,12 @@ class ClassTally(_OfWindows):
         return count
 
     @property
+    def holds(self) -> np.ndarray:
+        """(N, K) bool, which classes each window has labels of."""
+        held: np.ndarray = self.confusion.sum(axis=2) > 0
+        return held
+
+    @property
     def loss(self) -> np.ndarray:
         """(N,) float64, summed cross entropy of each window."""
         return self.log_loss
@@ -144,6 +150,12 @@ class ValueTally(_OfWindows):
     def pixels(self) -> np.ndarray:
         """(N,) int64, labelled pixels of each window."""
         return np.asarray(self.moments[:, :, 0].sum(axis=1), np.int64)
+
+    @property
+    def holds(self) -> np.ndarray:
+        """(N, S) bool, which parts of the range each window has labels of."""
+        held: np.ndarray = self.moments[:, :, 0] > 0
+        return held
 
     @property
     def loss(self) -> np.ndarray:

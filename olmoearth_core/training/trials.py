@@ -122,6 +122,15 @@ def epochs_at(rung: int, last: int, epochs: int) -> int:
     return math.ceil(epochs / math.pow(ETA, last - rung))
 
 
+def best_first(standings: Sequence[Standing]) -> list[Standing]:
+    """All of a search, as a table has them: who won, who went further, the better score; failed ones come last."""
+
+    def place(s: Standing) -> tuple[bool, bool, int, bool, float, int]:
+        return s.outcome != "won", s.outcome == "failed", -s.rung, s.score is None, -(s.score or 0.0), s.trial.number
+
+    return sorted(standings, key=place)
+
+
 def ranked(standings: Sequence[Standing], rung: int, last: int) -> list[Standing]:
     """Those that had not failed by the end of a rung, the best then first; of equals the first of the search.
 

@@ -7,6 +7,7 @@ from olmoearth_core.training.bootstrap import Resampled
 from olmoearth_core.training.metrics import HEADLINE
 
 NOT_WORTH = "An encoder that loses to a random forest is not worth its compute."
+NO_GAIN = "That the encoder is worth its compute is not shown here."
 
 
 def compare(difference: Resampled, kind: str, other: str) -> tuple[str, str]:
@@ -23,7 +24,7 @@ def compare(difference: Resampled, kind: str, other: str) -> tuple[str, str]:
         between = "" if interval is None else f" ({span(interval.low, interval.high, kind)})"
         scored = f"scores {'higher' if value > 0 else 'lower'} than {other}, by {amount}{between}"
         doubt = f"The model {scored if value else f'equals {other}'}, but that is not shown to mean anything."
-        return "not shown", " ".join([doubt, difference.note, *([NOT_WORTH] if value < 0 else [])]).replace("  ", " ")
+        return "not shown", " ".join([doubt, difference.note, *([NO_GAIN] if value < 0 else [])]).replace("  ", " ")
     if interval.low > 0:
         low_high = span(interval.low, interval.high, kind)
         return "better", f"The model is better than {other} by {amount} (95 % interval {low_high})."
@@ -32,7 +33,7 @@ def compare(difference: Resampled, kind: str, other: str) -> tuple[str, str]:
         return "worse", f"The model is worse than {other} by {amount} (95 % interval {low_high}). {NOT_WORTH}"
     low_high = span(interval.low, interval.high, kind)
     doubt = f"The model is not shown to be better than {other}: it has {amount} {'more' if value >= 0 else 'less'}"
-    return "not shown", f"{doubt} (95 % interval {low_high}).{f' {NOT_WORTH}' if value < 0 else ''}"
+    return "not shown", f"{doubt} (95 % interval {low_high}).{f' {NO_GAIN}' if value < 0 else ''}"
 
 
 def by(value: float, kind: str) -> str:

@@ -19,7 +19,8 @@ from shore import DATE, clear_scene, run_to_dataset, square, write_labels, write
 
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.dataset.gis import write_for_gis
-from olmoearth_core.errors import DatasetError, ExpectationError
+from olmoearth_core.errors import DatasetError, ExpectationError, LabelError
+from olmoearth_core.labels.tasks import read_all
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
@@ -216,6 +217,23 @@ def test_a_task_without_a_usable_label_is_named(tmp_path: Path) -> None:
     extra = [{"task": FIRES, "labels": {"files": ["labels/fires.geojson"], "windows": "centred"}}]
     with pytest.raises(DatasetError, match="no window that can be used holds a label of the task 'fires'"):
         run_to_dataset(write_shore(tmp_path, {"auxiliary": extra}, scenes=SCENES))
+
+
+def test_keys_of_an_auxiliary_task_are_named_as_project_yaml_has_them(tmp_path: Path) -> None:
+    square_of_no_kind = [(square(0, 0, 90, 90), "smoke", LATER)]
+    write_labels(tmp_path / "labels/fires.geojson", square_of_no_kind)
+    fires = {"files": ["labels/fires.geojson"], "windows": "centred", "class_property": "burns"}
+    extra = [
+        {"task": HEIGHT, "labels": {"files": ["labels/height.tif"], "date": DATE}},
+        {"task": FIRES, "labels": fires},
+    ]
+    write_heights(tmp_path / "labels/height.tif")
+    project = write_shore(tmp_path, {"auxiliary": extra}, scenes=SCENES)
+    with pytest.raises(LabelError, match=r"fires\.geojson: has no .*Set auxiliary\.1\.labels\.class_property"):
+        read_all(project)
+    fires.pop("class_property")
+    with pytest.raises(LabelError, match=r"allowed are fire, none \(auxiliary\.1\.task\.classes\)"):
+        read_all(write_shore(tmp_path, {"auxiliary": extra}, scenes=SCENES))
 
 
 def test_a_class_of_an_auxiliary_task_with_too_few_windows_is_named(tmp_path: Path) -> None:

@@ -143,3 +143,19 @@ def test_an_unreadable_asset_costs_an_observation_not_the_run(tmp_path: Path, wo
     assert refreshed.code == 0, refreshed.err
     assert refreshed.json["skipped"] is False
     assert refreshed.json["summary"]["failed_assets"] == []
+
+
+def test_memory_that_does_not_last_is_no_defect_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import app
+
+    def short(**_options: Any) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(app, "app", short)
+    assert app._run(["finetune"], debug=False, as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "MemoryError"
+    assert "training.batch_size" in told["error"]
+    assert "Unable to allocate 9 GiB" in told["error"]

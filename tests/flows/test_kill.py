@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +19,7 @@ from olmoearth_core.stages import STAGES
 from olmoearth_core.store import PARTIAL
 
 DEADLINE_SECONDS = 120
+GONE_SECONDS = 20
 ENOUGH = {"export": 5, "preprocess": 3, "finetune": 1, "infer": 5, "postprocess": 1}
 """Files that a stage has in its work folder when it is killed."""
 
@@ -30,20 +34,45 @@ def whole_files(folder: Path) -> dict[Path, tuple[int, int]]:
     return found
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextmanager
+def started(home: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command at work; however the test ends, nothing of it is left running.
+
+    What it starts (Prefect's server) is of its process group, and stays so when the command itself is gone.
+    """
+    process = subprocess.Popen(
         [str(Path(sys.executable).parent / "olmoearth"), *arguments],
         env=command_environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + GONE_SECONDS
+        while left := in_group(process.pid):
+            assert time.monotonic() < deadline, f"still running: {left}"
+            time.sleep(0.05)
+
+
+def in_group(group: int) -> list[psutil.Process]:
+    """The processes of a group that are alive."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def kill_in_the_middle(home: Path, project: Path, stage: str) -> dict[Path, tuple[int, int]]:
     """Start the stage, SIGKILL it when it has done a part; returns the files it had finished."""
-    process = start(home, stage, str(project))
     deadline = time.monotonic() + DEADLINE_SECONDS
-    try:
+    with started(home, stage, str(project)) as process:
         while time.monotonic() < deadline:
             assert process.poll() is None, f"{stage} ended before it could be killed"
             for work in (project / ".olmoearth" / "work").glob(f"{stage}-*"):
@@ -53,9 +82,6 @@ def kill_in_the_middle(home: Path, project: Path, stage: str) -> dict[Path, tupl
                     assert not (work / MANIFEST).exists(), "too late: the stage was complete"
                     return whole_files(work)
             time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
     raise AssertionError(f"{stage} did nothing for {DEADLINE_SECONDS} s")
 
 
@@ -82,26 +108,26 @@ def test_each_stage_goes_on_after_a_kill(tmp_path: Path, world: Path, home: Path
 def test_a_polite_kill_leaves_nothing_running(tmp_path: Path, world: Path, home: Path, olmoearth: Run) -> None:
     """docker stop, systemd and SLURM send SIGTERM; Prefect's server is a child of the command."""
     project = make_project(tmp_path / "polite" / "fields", world, training__epochs=200)
-    process = start(home, "run", str(project))
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not any((project / ".olmoearth").glob("work/finetune-*/.scratch/*.checkpoint")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children, "no server was started"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE_SECONDS) == 130
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
+    with started(home, "run", str(project)) as process:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not any((project / ".olmoearth").glob("work/finetune-*/.scratch/*.checkpoint")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children, "no server was started"
+        assert {os.getpgid(child.pid) for child in children} == {process.pid}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_SECONDS) == 130
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
     again = olmoearth("preprocess", project, "--json")
     assert again.json["skipped"] is True
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, world: Path, home: Path, olmoearth: Run) -> None:
     project = make_project(tmp_path / "fields", world, training__epochs=200)
-    first = start(home, "run", str(project))
-    try:
+    with started(home, "run", str(project)) as first:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not any((project / ".olmoearth").glob("work/finetune-*")):
             assert first.poll() is None
@@ -111,9 +137,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, world: Path, h
         assert second.code == 1
         assert "another run is at work on this project" in second.err
         assert "Traceback" not in second.err
-    finally:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+    assert first.returncode == -signal.SIGKILL
     freed = olmoearth("preprocess", project, "--json")
     assert freed.code == 0, freed.err
     assert freed.json["skipped"] is True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.report import outlook_lines, stage_markdown, summary_lines, warning_lines
+from flows.report import outlook_lines, outlook_table, scores_lines, stage_markdown, summary_lines, warning_lines
 from olmoearth_core.outlook import ClassOutlook, Outlook
 
 SUMMARY = {
@@ -47,9 +47,36 @@ def test_warnings_are_told_once() -> None:
 
 def test_what_an_outlook_warns_of() -> None:
     windows = {"train": 0, "validation": 2, "test": 0}
-    expected = Outlook({"water": ClassOutlook(7, 1.0, windows)}, windows, {"train": 3, "test": 0}, {"landsat": ("B1",)})
+    expected = Outlook(
+        {"water": ClassOutlook(7, 1.0, windows)}, windows, {"train": 3, "test": 0}, {}, {"landsat": ("B1",)}
+    )
     lost, never, bands = outlook_lines(expected)
     assert "3 of train" in lost
     assert "test" not in lost
     assert "No training window has 'water'" in never
     assert bands == "The catalogue has no B1 of landsat; the encoder does without."
+
+
+def test_an_outlook_tells_when_too_little_is_judged_or_learned_from() -> None:
+    windows = {"train": 6, "validation": 10, "test": 4}
+    few, learned = outlook_lines(Outlook({}, windows, {}, {"train": 1, "validation": 5, "test": 2}, {}))
+    assert "test in 2" in few
+    assert "validation" not in few.split(".")[0]
+    assert "Only 6 windows are for training" in learned
+    windows = {"train": 60, "validation": 10, "test": 0}
+    assert outlook_lines(Outlook({}, windows, {}, {"train": 30, "validation": 5, "test": 0}, {})) == []
+
+
+def test_a_regression_is_laid_out_by_ranges() -> None:
+    windows = {"train": 1, "validation": 1, "test": 1}
+    expected = Outlook({"0..20": ClassOutlook(7, 1.0, windows)}, windows, {}, {}, {})
+    assert outlook_table(expected, "regression").columns[0].header == "range"
+    assert outlook_table(expected, "segmentation").columns[0].header == "class"
+
+
+def test_scores_and_their_verdict_are_sentences() -> None:
+    told = {"test": {"miou": 0.9287, "baseline": "The model is better."}, "validation": {"r2": 0.5, "rmse": 9.0}}
+    assert scores_lines(result() | {"summary": told}) == [
+        "  validation: R2 0.5, RMSE 9",
+        "  test: mIoU 0.9287. The model is better.",
+    ]

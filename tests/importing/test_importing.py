@@ -25,7 +25,7 @@ from olmoearth_core.framing import PointInTime
 from olmoearth_core.grid import Grid
 from olmoearth_core.imagery.compose import compose
 from olmoearth_core.importing.importing import Imported, Labelling, import_data
-from olmoearth_core.importing.labelling import Measured, parse_classes, parse_measured
+from olmoearth_core.importing.labelling import Measured, label_files, parse_classes, parse_measured
 from olmoearth_core.importing.source import Options
 from olmoearth_core.labels.labels import read_labels
 from olmoearth_core.progress import Silent
@@ -474,3 +474,14 @@ def test_a_crs_without_a_code_is_kept(tmp_path: Path) -> None:
     item = json.loads(next((tmp_path / "out").rglob("20240501.json")).read_text())
     assert (item["properties"]["proj:code"], item["properties"]["proj:wkt2"]) == (None, made.crs[0])
     assert len(open_scenes(tmp_path / "out" / "catalog.json").scenes) == 1
+
+
+def test_a_folder_of_labels_is_its_files_of_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    with pytest.raises(SourceError, match="a folder without a file of labels"):
+        label_files([folder])
+    for name in ("b.geojson", "a.tif", "README.md", "notes.txt"):
+        (folder / name).touch()
+    alone = tmp_path / "c.csv"
+    assert label_files([alone, folder]) == [alone, folder / "a.tif", folder / "b.geojson"]

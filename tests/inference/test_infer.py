@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from safetensors.numpy import load_file, save_file
 from smallmap import (
     CLASSES,
@@ -30,9 +31,11 @@ from smallmap import (
 
 from olmoearth_core.errors import CheckpointError, MappingError, StoreError
 from olmoearth_core.grid import Grid
-from olmoearth_core.inference.infer import infer
+from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.infer import check_extent, infer, make_plan
 from olmoearth_core.inference.plan import read_plan
 from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
+from olmoearth_core.models.model_folder import read_card
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.store import PARTIAL
@@ -100,16 +103,16 @@ def test_a_tile_is_a_geotiff_that_explains_itself(tiles: tuple[Path, dict]) -> N
     with rasterio.open(path) as tile:
         assert tile.crs.to_epsg() == 32631
         assert tile.nodata == 255
-        assert tile.dtypes == ("uint8",) * 4
-        assert tile.descriptions == ("class", *(f"probability of {c['name']}" for c in CLASSES))
-        assert tile.scales[1:] == (0.004,) * 3
+        assert tile.dtypes == ("uint8",) * 5
+        assert tile.descriptions == ("class", *(f"probability of {c['name']}" for c in CLASSES), "observations")
+        assert tile.scales[1:] == (0.004,) * 3 + (1.0,)
         assert tile.compression.value == "DEFLATE"
         assert set(tile.block_shapes) == {(256, 256)}
         assert all(interpretation.name != "alpha" for interpretation in tile.colorinterp)
     record = json.loads(path.with_suffix(".json").read_text())
     assert record["sha256"] == checksums(tiles[0])[path.name]
     plan = read_plan(tiles[0])
-    assert plan.batch_sizes == [64, 32]
+    assert plan.batch_sizes == [32, 16]
     assert plan.precision in ("fp32", "bf16")
     assert (tiles[0] / "scenes.json").read_bytes() == next((tiles[0].parents[1] / "scenes").glob("*.json")).read_bytes()
 
@@ -174,11 +177,11 @@ def test_tiles_made_by_another_plan_are_made_anew(project: Project, tiles: tuple
     plan = json.loads((out / "plan.json").read_text())
     plan["precision"] = "fp32" if plan["precision"] == "bf16" else "bf16"
     (out / "plan.json").write_text(json.dumps(plan))
-    before = {path: path.stat().st_ino for path in out.glob("*.tif")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.tif")}
     listener = Listener()
     assert infer(infer_run(project, out, listener)) == tiles[1]
     assert checksums(out) == checksums(tiles[0])
-    assert all(path.stat().st_ino != inode for path, inode in before.items())
+    assert all(path.stat().st_mtime_ns != former for path, former in before.items())
     assert "another plan" in listener.notes[0]
 
 
@@ -217,7 +220,9 @@ def test_a_tile_under_clouds_is_nodata_and_named(tmp_path: Path) -> None:
     assert summary["empty_tiles"]
     assert len(summary["empty_tiles"]) < summary["tiles"]
     with rasterio.open(tmp_path / "tiles" / f"{summary['empty_tiles'][0]}.tif") as tile:
-        assert (tile.read() == 255).all()
+        bands = tile.read()
+        assert (bands[:-1] == 255).all()
+        assert (bands[-1] == 0).all(), "observations: within the area, and never seen"
     assert summary["mapped_pixels"] == 40 * 54
     assert summary["windows_seen"] < summary["windows_computed"]
     assert any("no valid observation" in note for note in listener.notes)
@@ -310,3 +315,13 @@ def test_of_damaged_tiles_the_whole_ones_and_what_they_lack_are_kept(tmp_path: P
         assert infer(infer_run(project, run.out)) == summary
         assert checksums(run.out) == before
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_specks_far_apart_are_refused_before_anything_is_computed(project: Project) -> None:
+    area = load_area(project.path("area.geojson"), "area.geojson", crs=None, resolution=10)
+    card = read_card(project.root / "models" / "small")
+    plan = make_plan(project.config, area, card, torch.device("cpu"))
+    check_extent(plan, "area.geojson")
+    far = plan.tiles[0].model_copy(update={"column": plan.tiles[0].column + 200_000, "row": plan.tiles[0].row + 90_000})
+    with pytest.raises(MappingError, match=r"area\.geojson: its parts lie so far apart .* 200,0\d\d x 90,0\d\d pixels"):
+        check_extent(plan.model_copy(update={"tiles": [*plan.tiles, far]}), "area.geojson")

@@ -111,6 +111,20 @@ def test_the_head_depends_on_the_seed_and_leaves_the_global_generator_alone() ->
     assert not torch.equal(first.heads["main"].spread.weight, other.heads["main"].spread.weight)
 
 
+def test_a_task_may_have_any_name_that_project_yaml_allows(tmp_path: Path) -> None:
+    """Also one that torch has a use of its own for."""
+    cards = [TaskCard(name=name, classes=["land", "water"]) for name in ("values", "type", "training", "main")]
+    card = _card().model_copy(update={"tasks": cards})
+    predictor = build_predictor(build_encoder(card.encoder), card)
+    save_model(tmp_path, predictor, card)
+    loaded = load_model(tmp_path, device="cpu", precision="fp32").predictor
+    inputs, dates, valid = _batch()
+    with torch.inference_mode():
+        before, after = predictor.eval()(inputs, dates, valid), loaded(inputs, dates, valid)
+    assert list(before) == ["values", "type", "training", "main"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_saved_model_predicts_the_same_bits(folder: Path) -> None:
     loaded = load_model(folder, device="cpu", precision="fp32")
     batch = _batch()
@@ -249,3 +263,35 @@ def test_several_tasks_share_an_encoder_and_survive_the_folder(tmp_path: Path) -
         "main": (3, 3, 16, 16),
     }
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        (100_000, r"'heads\.main\.score\.weight' has shape \(3, 8, 1, 1\); the card's model needs \(3, 100000, 1, 1\)"),
+        (
+            1e9,
+            r"has shape .*; the card's model needs .*1000000000|heads that no computer can hold \(upsample of 1e\+09",
+        ),
+        (10**30, r"heads that no computer can hold \(upsample of 1e\+30 channels; patch_size 4\)"),
+    ],
+)
+def test_an_absurd_head_is_refused_before_memory_is_asked_for(
+    copy: Path, hidden: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest of these would be hundreds of GB of weights, were they made."""
+    made: list[torch.Tensor] = []
+    real = torch.nn.Conv2d.reset_parameters
+
+    def watched(self: torch.nn.Conv2d) -> None:
+        made.append(self.weight)
+        real(self)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", watched)
+    values = json.loads((copy / "card.json").read_text())
+    values["tasks"][0]["head"]["hidden"] = hidden
+    (copy / "card.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(copy, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert all(weight.is_meta for weight in made if weight.numel() > 2**24)

@@ -107,6 +107,25 @@ def test_a_name_of_the_catalogue_is_fetched_from_its_hub(hub: list[str]) -> None
     assert [row["name"] for row in table() if row["cached"]] == ["v1.1-nano"]
 
 
+@pytest.mark.parametrize("weights", ["v1.1-nano", "hf://allenai/OlmoEarth-v1_1-Nano"])
+def test_the_key_of_finetune_holds_what_was_fetched(
+    hub: list[str], published: Path, tmp_path: Path, weights: str
+) -> None:
+    project = toy.write_project(tmp_path / "project", {"model.weights": weights})
+    files = STAGES["finetune"].files(project, Silent())
+    assert {name: sha256_file(path) for name, path in files.items()} == {
+        f"weights/{name}": sha256_file(published / name) for name in ("config.json", "weights.pth")
+    }
+
+
+def test_without_the_hub_it_is_said_what_else_will_do(hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"cannot be reached .* a folder that holds the checkpoint, or random"):
+        load_encoder("v1.1-nano")
+
+
 @pytest.mark.parametrize("source", ["hf://allenai/OlmoEarth-v9-Nano", "hf://nobody/nothing@main"])
 def test_a_repository_that_is_not_there_is_refused(hub: list[str], source: str) -> None:
     with pytest.raises(CheckpointError, match=source):

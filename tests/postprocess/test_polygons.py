@@ -16,7 +16,7 @@ from smallmap import full_disk
 
 from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import Grid
-from olmoearth_core.postprocess.polygons import outline, write_geopackage, write_geoparquet
+from olmoearth_core.postprocess.polygons import LAYER, Layer, outline, write_geopackage, write_geoparquet
 
 NAMES = ["water", "forest", "bare"]
 
@@ -98,7 +98,9 @@ def test_both_files_hold_the_same_and_their_bytes_repeat(tmp_path: Path, empty: 
     for name in ("a", "b"):
         (tmp_path / f"scratch_{name}").mkdir()
         write_geoparquet(tmp_path / f"{name}.parquet", polygons)
-        write_geopackage(tmp_path / f"{name}.gpkg", polygons, date(2024, 5, 1), tmp_path / f"scratch_{name}")
+        write_geopackage(
+            tmp_path / f"{name}.gpkg", [Layer(LAYER, polygons)], date(2024, 5, 1), tmp_path / f"scratch_{name}"
+        )
     for suffix in ("parquet", "gpkg"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
     first, second = gpd.read_parquet(tmp_path / "a.parquet"), gpd.read_file(tmp_path / "a.gpkg")
@@ -113,10 +115,10 @@ def test_the_geopackage_leaves_no_setting_behind(tmp_path: Path) -> None:
 
     write_map(tmp_path / "map.tif", np.zeros((8, 8), np.uint8))
     polygons = outline(tmp_path / "map.tif", NAMES, min_area=0, scratch=tmp_path)
-    write_geopackage(tmp_path / "a.gpkg", polygons, date(2024, 5, 1), tmp_path)
+    write_geopackage(tmp_path / "a.gpkg", [Layer(LAYER, polygons)], date(2024, 5, 1), tmp_path)
     assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
     (tmp_path / "scratch").mkdir()
-    write_geopackage(tmp_path / "a.gpkg", polygons.iloc[:0], date(2024, 5, 1), tmp_path / "scratch")
+    write_geopackage(tmp_path / "a.gpkg", [Layer(LAYER, polygons.iloc[:0])], date(2024, 5, 1), tmp_path / "scratch")
     assert len(gpd.read_file(tmp_path / "a.gpkg")) == 0
 
 
@@ -126,15 +128,15 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, share: float) -> None:
     write_map(tmp_path / "map.tif", classes)
     polygons = outline(tmp_path / "map.tif", NAMES, min_area=0, scratch=tmp_path)
     (tmp_path / "scratch").mkdir()
-    write_geopackage(tmp_path / "whole.gpkg", polygons, date(2024, 5, 1), tmp_path / "scratch")
+    write_geopackage(tmp_path / "whole.gpkg", [Layer(LAYER, polygons)], date(2024, 5, 1), tmp_path / "scratch")
     limit = int(share * (tmp_path / "whole.gpkg").stat().st_size)
     with full_disk(limit), pytest.raises(StoreError, match=r"a\.gpkg.*(full|room)"):
-        write_geopackage(tmp_path / "a.gpkg", polygons, date(2024, 5, 1), tmp_path / "scratch")
+        write_geopackage(tmp_path / "a.gpkg", [Layer(LAYER, polygons)], date(2024, 5, 1), tmp_path / "scratch")
     with full_disk(1_000), pytest.raises(StoreError, match=r"a\.parquet.*full"):
         write_geoparquet(tmp_path / "a.parquet", polygons)
     with full_disk(1_000), pytest.raises(StoreError, match="full"):
         outline(tmp_path / "map.tif", NAMES, min_area=0, scratch=tmp_path)
     assert not (tmp_path / "a.gpkg").exists()
     assert not (tmp_path / "a.parquet").exists()
-    write_geopackage(tmp_path / "a.gpkg", polygons, date(2024, 5, 1), tmp_path / "scratch")
+    write_geopackage(tmp_path / "a.gpkg", [Layer(LAYER, polygons)], date(2024, 5, 1), tmp_path / "scratch")
     assert (tmp_path / "a.gpkg").read_bytes() == (tmp_path / "whole.gpkg").read_bytes()

@@ -31,6 +31,8 @@ FILES = {
     "map.tif",
     "map.qml",
     "probabilities.tif",
+    "confidence.tif",
+    "observations.tif",
     "polygons.parquet",
     "polygons.gpkg",
     "areas.csv",
@@ -72,6 +74,21 @@ def test_the_map_is_the_tiles_with_its_identity(project: Project, made: tuple[Pa
             assert json.loads(tags["OLMOEARTH_CLASSES"]) == {str(i): c["name"] for i, c in enumerate(CLASSES)}
             weights = project.root / "models" / "small" / "weights.safetensors"
             assert tags["OLMOEARTH_MODEL"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_observations_are_the_timesteps_that_show_a_pixel(made: tuple[Path, dict]) -> None:
+    out, summary = made
+    with rasterio.open(out / "observations.tif") as source, rasterio.open(out / "map.tif") as classes:
+        found, shown = source.read(1), classes.read(1)
+        column, row = round((source.bounds.left - LEFT) / 10), round((TOP - source.bounds.top) / 10)
+    expected = sum((scl == 4).astype(int) for scl in clouds())[
+        row : row + found.shape[0], column : column + found.shape[1]
+    ]
+    inside = found != 255
+    assert inside.sum() == summary["area_pixels"]
+    assert np.array_equal(found[inside], expected[inside])
+    assert set(np.unique(found[inside])) == {0, 1, 2}
+    assert np.array_equal(shown != 255, inside & (found > 0))
 
 
 def summary_pixels(summary: dict) -> list[int]:

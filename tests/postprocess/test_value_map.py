@@ -50,7 +50,7 @@ def _values(path: Path) -> np.ndarray:
 
 def test_the_map_holds_values_of_the_range_and_says_how_to_read_them(project: Project, made: tuple[Path, dict]) -> None:
     out, summary = made
-    assert set(checksums(out)) == {"map.tif", "map.qml", "values.csv", "item.json", "preview.png"}
+    assert set(checksums(out)) == {"map.tif", "map.qml", "observations.tif", "values.csv", "item.json", "preview.png"}
     values = _values(out / "map.tif")
     known = values[~np.isnan(values)]
     assert known.min() >= 20

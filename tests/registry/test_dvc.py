@@ -80,6 +80,28 @@ def test_commit_leaves_nothing_to_reproduce(
     assert "preprocess" in run_dvc(project.root, "status")
 
 
+def test_auxiliary_tasks_are_params_where_there_are_some(
+    project: Project, workspace: Workspace, results: dict[str, StageResult]
+) -> None:
+    def params() -> list[str]:
+        dvc.ensure_pipeline(project, workspace)
+        stages = yaml.safe_load((project.root / "dvc.yaml").read_text())["stages"]
+        return [key for stage in ("export", "preprocess") for key in stages[stage]["params"][0]["project.yaml"]]
+
+    assert "auxiliary" not in params()  # DVC refuses params that are not there
+    more = "auxiliary:\n- task: {name: height, kind: regression, unit: m, range: [0, 60]}\n  labels: {files: [a.tif]}\n"
+    with (project.root / "project.yaml").open("a") as file:
+        file.write(more)
+    assert params().count("auxiliary") == 2
+    for stage in ("export", "preprocess"):
+        dvc.commit(project, workspace, stage)
+    text = (project.root / "project.yaml").read_text()
+    (project.root / "project.yaml").write_text(text.replace("[0, 60]", "[0, 70]"))
+    told = run_dvc(project.root, "status")
+    assert "export" in told
+    assert "preprocess" in told
+
+
 def test_the_door_pushes_the_dataset_once_and_a_remote_that_fails_stops_nothing(
     project: Project, workspace: Workspace, results: dict[str, StageResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from training_set import only, shore_sample, unlabelled
 
-from olmoearth_core.dataset.cubes import Sample
+from olmoearth_core.dataset.cubes import Sample, TaskLayout, Truth
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.models.card import TaskCard
 from olmoearth_core.project import AugmentConfig
 from olmoearth_core.training import augment
 from olmoearth_core.training.augment import VIEWS, view
+from olmoearth_core.training.baselines import Forest
 from olmoearth_core.training.data import Batch, Order, Windows, gather
 
 MAIN = {"main": TaskCard(classes=["land", "water"])}
@@ -221,3 +223,22 @@ def test_a_window_of_a_classification_is_never_blank() -> None:
     for batch in _epoch(found["train"], 64, 0, config):
         assert batch is not None
         assert batch.valid["sentinel2_l2a"].any(axis=(1, 2, 3)).all()
+
+
+def test_model_and_forest_are_asked_for_the_same_class_of_a_window() -> None:
+    """Where labels of a window disagree the commonest counts, for whoever learns and whoever is judged."""
+    strata = np.full((4, 4), IGNORE, np.uint8)
+    strata[0, 0], strata[1:3, 1:3] = 1, 0
+    sample = shore_sample(3)
+    sample = replace(sample, truths={"main": Truth(np.kron(strata, np.ones((4, 4), np.uint8)))})
+    layout = TaskLayout("classification", ("land", "water"))
+    task = TaskCard(kind="classification", classes=["land", "water"])
+    windows = Windows(lambda rows: [sample] * len(rows), {"main": task}, np.arange(2), {}, 0, 0)
+    learned = windows.batch(np.arange(2)).truths["main"].strata
+    judged = next(Forest("main", layout, np.array([0, 1]), _Even()).answers(windows.read, [0, 1])).strata
+    assert learned.tolist() == judged.tolist() == [[[0]], [[0]]]
+
+
+class _Even:
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        return np.full((len(features), 2), 0.5)

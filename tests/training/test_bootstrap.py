@@ -145,8 +145,9 @@ def test_a_class_in_one_block_of_many_has_no_interval() -> None:
     answer.strata[0, 0, :] = 2
     found = intervals(tally([answer], LAND_COVER), _blocks(12, 12)).to_json()
     assert found[("classes", "snow", "recall")]["value"] == 0
-    # its block is in 65 % of the replicates: the rest says nothing about it
-    assert found[("classes", "snow", "recall")]["high"] == 0
+    # its block is in 65 % of the replicates, and its recall in all of these is the same: that is no certainty
+    assert found[("classes", "snow", "recall")]["high"] is None
+    assert found[("classes", "snow", "recall")]["low"] is None
     assert ("classes", "snow", "precision") not in found
 
 
@@ -159,3 +160,23 @@ def test_nothing_to_draw_from_has_no_scores() -> None:
 def test_blocks_are_those_of_the_window_table() -> None:
     table = pd.DataFrame({"block_column": [1, 2, 3], "block_row": [-4, -5, -6]})
     assert blocks_of(table, np.array([2, 0])).tolist() == [[3, -6], [1, -4]]
+
+
+def test_a_class_is_trusted_by_the_blocks_that_hold_it() -> None:
+    """Ten blocks of land and water say nothing of snow, which lies in two of them."""
+    answer = land_cover(20)
+    answer.strata[answer.strata == 2] = IGNORE
+    answer.strata[[0, 1, 11], 0, :] = 2
+    for found in (
+        intervals(tally([answer], LAND_COVER), _blocks(20, 10)),
+        paired_difference(tally([answer], LAND_COVER), tally([answer], LAND_COVER), _blocks(20, 10)),
+    ):
+        assert found.trusted
+        assert found.note == ""
+        assert found.holding == {"land": 10, "water": 10, "snow": 2}
+        assert found.rare.startswith(
+            "Fewer than 5 of the 10 blocks of ground hold snow (in 2): intervals of these scores"
+        )
+    assert intervals(tally([land_cover(20)], LAND_COVER), _blocks(20, 10)).rare == ""
+    assert intervals(tally([answer], LAND_COVER), _blocks(20, 3)).rare == ""  # all of it is said to be few
+    assert intervals(tally([tree_cover(20)], TREES), _blocks(20, 10)).holding == dict.fromkeys(TREES.strata, 10)

@@ -9,27 +9,32 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_set import Notes, only, shore_sample, stage_run, unlabelled, write_training_set
+from training_set import SHORE, Notes, only, shore_sample, stage_run, unlabelled, write_training_set
 
-from olmoearth_core.dataset.cubes import Sample
+from olmoearth_core.dataset.cubes import Sample, TaskLayout, Truth
 from olmoearth_core.dataset.dataset import open_dataset
 from olmoearth_core.errors import CheckpointError, TrainingError
+from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.manifest import SCRATCH
 from olmoearth_core.models import build_encoder, save_encoder
 from olmoearth_core.models.card import TaskCard
 from olmoearth_core.models.model_folder import WEIGHTS, load_model
 from olmoearth_core.models.origin import Origin
+from olmoearth_core.project import AuxiliaryConfig, Project, TaskConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.training.data import Windows
 from olmoearth_core.training.finetune import class_doubts, finetune
-from olmoearth_core.training.setup import answers, usable_windows
+from olmoearth_core.training.predictions import answers_to
+from olmoearth_core.training.setup import prepare
 from olmoearth_core.training.tally import tally
+from olmoearth_core.training.usable import usable_windows
 
 OUTPUTS = [
     "card.json",
@@ -106,7 +111,7 @@ def test_the_scores_are_those_of_the_model_that_maps(
     trained = load_model(run.out)
     opened = open_dataset(dataset)
     windows = usable_windows(opened, {"main": trained.card.main}, Notes(), run.meter)["test"]
-    said = answers(trained.predictor, windows, "main", 4)
+    said = answers_to("main", trained.predictor, windows, 4)
     judged = tally(said, opened.tasks["main"], trained.card.main.temperature).scores()
     assert trained.predictor.encoder.precision == precision
     assert metrics["test"]["log_loss"] == judged["log_loss"]  # to the last digit
@@ -230,6 +235,8 @@ def test_killed_after_the_last_epoch_nothing_is_trained_again(trained: StageRun,
     finetune(again)
     assert any("Going on after epoch 4" in told for told in notes.told)
     assert _contents(again) == _contents(trained)
+    assert again.meter.device_seconds == pytest.approx(first.meter.device_seconds)  # what it cost is not forgotten
+    assert again.meter.waiting_seconds == pytest.approx(first.meter.waiting_seconds)
 
 
 @pytest.mark.parametrize("survivors", [1, 0])
@@ -247,6 +254,56 @@ def test_a_damaged_checkpoint_is_told_and_costs_only_time(
     assert sum("damaged" in told for told in notes.told) == len(checkpoints) - survivors
     assert any("Going on after epoch 3" in told for told in notes.told) == bool(survivors)
     assert _contents(run) == _contents(trained)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": 1}'])
+def test_a_damaged_recipe_is_decided_again(trained: StageRun, dataset: Path, tmp_path: Path, content: str) -> None:
+    run = stage_run(dataset, tmp_path / "out")
+    manifest = run.upstream["preprocess"].manifest
+    run.scratch.joinpath("recipe.json").write_text(content)
+    setup = prepare(run.project, dataset, manifest, scratch=run.scratch, progress=run.progress, meter=run.meter)
+    assert setup.recipe.to_json() == json.loads((trained.scratch / "recipe.json").read_text())
+
+
+def _with_auxiliary(tmp_path: Path, truth: Callable[[Sample], Truth]) -> StageRun:
+    """A run with a further task, which has the name of a score."""
+
+    def change(_split: str, sample: Sample) -> Sample:
+        return replace(sample, truths={**sample.truths, "miou": truth(sample)})
+
+    dataset = write_training_set(tmp_path / "dataset", change, auxiliary={"miou": SHORE})
+    run = stage_run(dataset, tmp_path / "out", training={"epochs": 1})
+    further = {"task": {**run.project.config.task.model_dump(), "name": "miou"}, "labels": {"files": ["more.geojson"]}}
+    config = run.project.config.model_copy(update={"auxiliary": [AuxiliaryConfig.model_validate(further)]})
+    return replace(run, project=Project(run.project.root, config))
+
+
+def test_scores_of_further_tasks_hide_none_of_the_main_ones(tmp_path: Path) -> None:
+    run = _with_auxiliary(tmp_path, lambda sample: Truth(1 - sample.target))
+    finetune(run)
+    [entry] = json.loads((run.out / "history.json").read_text())
+    assert entry["validation"]["miou"] == entry["headline"]
+    assert 0 <= entry["validation"]["auxiliary"]["miou"]["miou"] <= 1
+
+
+def test_a_further_task_without_labels_is_refused_with_the_windows_there_are(tmp_path: Path) -> None:
+    run = _with_auxiliary(tmp_path, lambda sample: Truth(np.full_like(sample.target, IGNORE)))
+    with pytest.raises(TrainingError, match="for the task 'miou': 8 windows are in the training split"):
+        finetune(run)
+
+
+def test_measured_values_that_are_all_equal_are_told(tmp_path: Path) -> None:
+    cover = TaskLayout("regression", ("0..20", "20..40", "40..60", "60..80", "80..100"), "%", (0.0, 100.0))
+    values = Truth(np.full((16, 16), 2, np.uint8), np.full((16, 16), 50, np.float32))
+    folder = write_training_set(
+        tmp_path / "dataset", lambda _split, sample: replace(sample, truths={"main": values}), task=cover
+    )
+    run = stage_run(folder, tmp_path / "out", training={"epochs": 1})
+    task = TaskConfig.model_validate({"kind": "regression", "unit": "%", "range": (0, 100)})
+    run = replace(run, project=Project(run.project.root, run.project.config.model_copy(update={"task": task})))
+    assert [told.partition(",")[0] for told in finetune(run)["warnings"]] == [
+        f"the {split} split holds one value only" for split in ("validation", "test")
+    ]
 
 
 def _changed(folder: Path, change: Callable[[str, Sample], Sample]) -> Path:
@@ -314,6 +371,13 @@ def test_windows_that_show_or_tell_nothing_change_nothing(tmp_path: Path) -> Non
     assert models[0] == models[1]
 
 
+def test_a_loss_that_does_not_fit_is_refused_before_the_encoder_looks(dataset: Path, tmp_path: Path) -> None:
+    run = stage_run(dataset, tmp_path / "out", training={"recipe": "head_only", "loss": "huber"})
+    with pytest.raises(TrainingError, match=r"^training\.loss: 'huber' is no loss for the segmentation"):
+        finetune(run)
+    assert not list(run.scratch.rglob("*.npy"))
+
+
 def test_a_loss_that_is_no_number_stops_with_the_batch_saved(dataset: Path, tmp_path: Path) -> None:
     run = stage_run(dataset, tmp_path / "out", training={"learning_rate": 1e30})
     with pytest.raises(TrainingError, match=r"no longer a number.*bad_batch\.npz.*training\.learning_rate"):
@@ -338,4 +402,9 @@ def test_a_model_that_is_no_better_than_the_commonest_class_is_told() -> None:
     assert "no better on the test split (accuracy 0.81) than calling all of it land (0.80)" in warning
     (warning,) = told(0.99, 800, 40)
     assert "only few labelled pixels (40 of water)" in warning
+    names = [f"c{k}" for k in range(10)]
+    many = TaskCard(kind="classification", classes=names)
+    each = Windows(lambda _rows: [], {"main": many}, np.arange(1), {"main": np.full((1, 10), 4)}, 0, 0)
+    (warning,) = class_doubts("test", 0.8, each, each, many)
+    assert "(4 of c0, 4 of c1, 4 of c2, and few of 7 more classes)" in warning
     assert told(0.3, 200, 800) == []  # wrong, but not because it calls all land

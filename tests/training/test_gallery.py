@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from judging import LAND_COVER, TREES, Seen, land_cover, tree_cover
+from matplotlib.image import imread
 
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.training import gallery
 from olmoearth_core.training.answers import Answer
-from olmoearth_core.training.figures import image
-from olmoearth_core.training.gallery import EDGE, Gallery, Look, behind, pictures, strip, worst
+from olmoearth_core.training.figures import image, scale_bar, worst_figure
+from olmoearth_core.training.gallery import EDGE, Gallery, Look, Picture, behind, pictures, strip, worst
 from olmoearth_core.training.tally import ClassTally, Counter, tally
 
 
@@ -76,7 +78,7 @@ def test_large_windows_are_kept_as_small_pictures() -> None:
         return [Seen({"sentinel2_l2a": data}, {"sentinel2_l2a": np.ones((2, 300, 300), bool)}, {}) for _ in rows]
 
     seen = pictures(read, [0], {"sentinel2_l2a": ["B02", "B03", "B04"]})  # type: ignore[arg-type]
-    assert seen[0].shape[:2] == kept.looks[0].truth.shape
+    assert seen[0].colour.shape[:2] == kept.looks[0].truth.shape
 
 
 def test_pictures_show_true_colours_of_the_clearest_date_in_one_stretch() -> None:
@@ -90,27 +92,62 @@ def test_pictures_show_true_colours_of_the_clearest_date_in_one_stretch() -> Non
         return samples
 
     seen = pictures(read, [0, 1], {"sentinel2_l2a": ["B02", "B03", "B04", "B08"]})  # type: ignore[arg-type]
-    assert (seen[0][0, 0] == 0).all()
-    assert (seen[1][0, 0] == 255).all()
-    assert (seen[0][1, 1] == 200).all()  # nothing seen there
+    assert (seen[0].colour[0, 0] == 0).all()
+    assert (seen[1].colour[0, 0] == 255).all()
+    assert (seen[0].colour[1, 1] == 200).all()  # nothing seen there
+    assert seen[0].seen.tolist() == [[True, True], [True, False]]
     radar = {"sentinel1": ["vv"]}
 
     def dark(rows: Sequence[int]) -> list[Seen]:
         cube, valid = np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 2, 2), bool)
         return [Seen({"sentinel1": cube}, {"sentinel1": valid}, {}) for _ in rows]
 
-    assert (pictures(dark, [0], radar)[0] == 200).all()  # type: ignore[arg-type]
+    assert (pictures(dark, [0], radar)[0].colour == 200).all()  # type: ignore[arg-type]
 
 
 def test_a_strip_shows_picture_label_and_answer() -> None:
     colours = np.full((256, 3), 255, np.uint8)
     colours[0], colours[1] = (10, 20, 30), (40, 50, 60)
     look = Look(np.array([[0, IGNORE]], np.uint8), np.array([[1, 0]], np.uint8))
-    found = strip(np.zeros((1, 2, 3), np.uint8), look, colours)
+    found = strip(Picture(np.zeros((1, 2, 3), np.uint8), np.array([[True, True]])), look, colours)
     assert found.shape == (32, 3 * 64 + 2 * 3, 3)  # each pixel is 32 x 32
     assert found[0, 67].tolist() == [10, 20, 30]
     assert found[31, 67 + 32].tolist() == [255, 255, 255]
     assert found[0, 2 * 67].tolist() == [40, 50, 60]
     whole = Look(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8))
-    assert strip(np.zeros((80, 80, 3), np.uint8), whole, colours).shape == (80, 80, 3)
+    assert strip(Picture(np.zeros((80, 80, 3), np.uint8), np.ones((80, 80), bool)), whole, colours).shape == (80, 80, 3)
     assert image(found).startswith(b"\x89PNG")
+
+
+def test_what_was_said_of_ground_that_nobody_saw_is_not_shown() -> None:
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[1] = 50
+    look = Look(np.array([[1, IGNORE]], np.uint8), np.array([[1, 1]], np.uint8))
+    found = strip(Picture(np.zeros((1, 2, 3), np.uint8), np.array([[True, False]])), look, colours)
+    said = found[0, -64:]
+    assert (said[:32] == 50).all()
+    assert (said[32:] == gallery.UNSEEN).all()
+
+
+@pytest.mark.parametrize(
+    ("metres", "bar"),
+    [(320, (100, "100 m")), (640, (200, "200 m")), (1250, (500, "500 m")), (2500, (1000, "1 km")), (160, (50, "50 m"))],
+)
+def test_a_scale_bar_is_a_round_length(metres: float, bar: tuple[float, str]) -> None:
+    assert scale_bar(metres) == bar
+
+
+def test_the_worst_windows_have_a_scale_bar_and_a_legend() -> None:
+    dark = [np.full((64, 198, 3), 90, np.uint8)] * 4
+
+    def drawn(*legend: tuple[str, str]) -> np.ndarray:
+        return (imread(io.BytesIO(worst_figure(dark, ["a"] * 4, "The worst", metres=640, legend=legend))) * 255).round()
+
+    page = drawn(("#ff0000", "fire"), ("#0000ff", "lake"))[..., :3]
+    assert (page == (255, 0, 0)).all(axis=-1).sum() > 50
+    assert (page == (0, 0, 255)).all(axis=-1).sum() > 50
+    grey = np.argwhere((drawn()[..., :3] == 90).all(axis=-1))
+    first = drawn()[grey[:, 0].min() :, grey[:, 1].min() :, :3]
+    height = int((first[:, 1] == 90).all(axis=-1).argmin())
+    white = (first[:height, :height] == 255).all(axis=-1).sum(axis=1).max()
+    assert white / height == pytest.approx(200 / 640, abs=0.06)

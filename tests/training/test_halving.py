@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from training_set import Notes, stage_run, unlabelled, write_training_set
 from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.errors import TrainingError
 from olmoearth_core.models import build_encoder, save_encoder
+from olmoearth_core.store import PARTIAL
 from olmoearth_core.training.candidates import Candidate
 from olmoearth_core.training.finetune import finetune
 from olmoearth_core.training.loop import fit
 from olmoearth_core.training.search import Search, lay_out
-from olmoearth_core.training.trials import Standing, Trial, epochs_at, ranked, rungs, trials_of
+from olmoearth_core.training.trials import Standing, Trial, best_first, epochs_at, ranked, rungs, trials_of
 
 NANO = Candidate("v1.1-nano", None)
 EPOCHS = 3
@@ -51,6 +53,18 @@ def test_ranking_knows_nothing_of_later_rungs() -> None:
     blind, equal = _standing(4, [None]), _standing(5, [0.6])
     assert [s.trial.number for s in ranked([blind, late, equal, early, failed], 0, 2)] == [3, 1, 5, 2, 4]
     assert [s.trial.number for s in ranked([late, early, failed], 1, 2)] == [2, 1]
+
+
+def test_the_table_has_the_better_score_first_also_below_zero_and_those_without_one_last() -> None:
+    standings = [
+        _standing(1, [-0.5], outcome="stopped"),
+        _standing(2, [None], outcome="stopped"),
+        _standing(3, [-0.1], outcome="stopped"),
+        _standing(4, [-0.9], rung=1, outcome="won"),
+        _standing(5, [0.9], outcome="failed"),
+        _standing(6, [-0.7], rung=1, outcome="stopped"),
+    ]
+    assert [s.trial.number for s in best_first(standings)] == [4, 6, 3, 1, 2, 5]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +137,17 @@ def test_a_finished_search_trains_nothing_again(dataset: Path, tmp_path: Path, m
     assert _search(tmp_path, dataset, learning_rates=RATES[:2]).run(lambda _s: None, Notes()) == found
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:100], lambda _text: "[]", lambda text: text.replace('"trial": 1', '"trial": 99')]
+)
+def test_a_damaged_journal_costs_only_time(dataset: Path, tmp_path: Path, damage: Callable[[str], str]) -> None:
+    search = _search(tmp_path, dataset, learning_rates=RATES[:2])
+    found = search.run(lambda _s: None, Notes())
+    journal = search.place / "search.json"
+    journal.write_text(damage(journal.read_text()))
+    assert _search(tmp_path, dataset, learning_rates=RATES[:2]).run(lambda _s: None, Notes()) == found
+
+
 def test_a_trial_that_fails_loses_and_the_others_go_on(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +158,7 @@ def test_a_trial_that_fails_loses_and_the_others_go_on(
     )
     notes = Notes()
     found = _search(tmp_path, dataset, learning_rates=[1.0, 0.002]).run(lambda _s: None, notes)
+    assert not any(told.startswith("Epoch ") for told in notes.told)  # a search has a table of trials instead
     assert [t["outcome"] for t in found["trials"]] == ["won", "failed"]
     assert "no longer a number" in found["trials"][1]["why"]
     assert any("Trial 1 failed" in note for note in notes.told)
@@ -174,3 +200,16 @@ def test_where_every_trial_fails_that_is_said(dataset: Path, tmp_path: Path, mon
     monkeypatch.setattr("olmoearth_core.training.search.fit", _diverges)
     with pytest.raises(TrainingError, match=r"^No trial is left; the last to fail said: The loss"):
         _search(tmp_path, dataset, learning_rates=[0.1]).run(lambda _s: None, Notes())
+
+
+def test_half_files_of_a_search_that_was_killed_go_at_the_next_start(dataset: Path, tmp_path: Path) -> None:
+    search = _search(tmp_path, dataset, learning_rates=RATES[:1])
+    left = [
+        search.place / f"search.json.0a1b{PARTIAL}",
+        search.project.state / "embeddings" / "ab" / f"knn.npz{PARTIAL}",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    search.run(lambda _s: None, Notes())
+    assert not any(path.exists() for path in left)

@@ -19,6 +19,7 @@ from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.labels.windows import IGNORE
 from olmoearth_core.models.card_text import score_lines
 from olmoearth_core.training.answers import Answer, Task, window_class
+from olmoearth_core.training.baselines import fit_forest
 from olmoearth_core.training.judge import judge
 
 SPLITS = ("train",) * 10 + ("validation",) * 6 + ("test",) * 8
@@ -35,20 +36,22 @@ class Model:
 
     def __init__(self, dataset: Dataset, tasks: dict[str, Task], *, errs: float = 0.1, sure: float = 4.0) -> None:
         self.dataset, self.tasks, self.errs, self.sure = dataset, tasks, errs, sure
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[str] = []
 
     def read(self, rows: Sequence[int]) -> list[Seen]:
         return [window(row) for row in rows]
 
-    def answers(self, split: str, name: str) -> Iterator[Answer]:
-        self.asked.append((split, name))
+    def answers(self, split: str) -> Iterator[dict[str, Answer]]:
+        self.asked.append(split)
         rows = self.dataset.indices(split)
         for first in range(0, len(rows), 4):
-            part = rows[first : first + 4]
-            each = [self._answer(row, self.read([row])[0].truths[name], self.tasks[name]) for row in part]
-            strata, values, scores = (list(column) for column in zip(*each, strict=True))
-            known = values[0] is not None
-            yield Answer(np.array(part), np.stack(strata), np.stack(values) if known else None, np.stack(scores))
+            yield {name: self._part(rows[first : first + 4], name) for name in self.tasks}
+
+    def _part(self, part: list[int], name: str) -> Answer:
+        each = [self._answer(row, self.read([row])[0].truths[name], self.tasks[name]) for row in part]
+        strata, values, scores = (list(column) for column in zip(*each, strict=True))
+        known = values[0] is not None
+        return Answer(np.array(part), np.stack(strata), np.stack(values) if known else None, np.stack(scores))
 
     def _answer(self, row: int, truth: Truth, task: Task) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         random = np.random.default_rng((row, 9))
@@ -68,7 +71,7 @@ class Model:
 def judged(dataset: Dataset, out: Path, tasks: dict[str, Task], **how: float) -> dict[str, Any]:
     model = Model(dataset, tasks, **how)
     found = judge(dataset, tasks, model.answers, out, colours=COLOURS, read=model.read)  # type: ignore[arg-type]
-    assert sorted(model.asked) == sorted((split, name) for split in ("validation", "test") for name in tasks)
+    assert model.asked == ["validation", "test"]  # once each, whatever the number of tasks
     json.dumps(found, allow_nan=False)
     return found
 
@@ -102,9 +105,14 @@ def test_a_segmentation_is_judged_once_and_told_to_people(dataset: Dataset, tmp_
     assert found["test"]["overall_accuracy"] == pytest.approx(0.9, abs=0.05)
     water = found["test"]["intervals"]["classes"]["water"]["iou"]
     assert water["low"] < found["test"]["classes"]["water"]["iou"] < water["high"]
+    assert found["test"]["blocks_with"] == {"land": 8, "water": 8, "snow": 0}
     # a model that is 99 % sure and 90 % right is calibrated by making it less sure
     assert found["calibration"]["temperature"] > 1.5
     assert found["test"]["ece"] < found["test"]["uncalibrated"]["ece"] / 2
+    # sets of a model that is right in 90 % and says the same probabilities everywhere: one class, or both
+    held = dict(zip(found["sets"]["coverages"], found["sets"]["test"], strict=True))
+    assert held[0.5] == pytest.approx(0.9, abs=0.05)
+    assert held[0.99] == 1
     # the forest reads the truth off the imagery, and the model does not: it must be told
     baseline = found["test"]["baseline"]
     assert baseline["scores"]["miou"] > found["test"]["miou"]
@@ -127,6 +135,7 @@ def test_a_segmentation_is_judged_once_and_told_to_people(dataset: Dataset, tmp_
 def test_a_regression_has_its_errors_and_a_scatter(dataset: Dataset, tmp_path: Path) -> None:
     found = judged(dataset, tmp_path, {"trees": TREES}, errs=0.01)
     assert found["calibration"] is None
+    assert found["sets"] is None
     assert found["test"]["rmse"] == pytest.approx(1.0, abs=0.2)
     assert found["test"]["baseline"]["verdict"] == "better"
     assert "of R² (95 % interval" in found["test"]["baseline"]["sentence"]
@@ -140,6 +149,9 @@ def test_a_classification_shows_windows_with_what_was_said(dataset: Dataset, tmp
     assert found["test"]["pixels"] == 8
     text = (tmp_path / "report.html").read_text()
     assert "labelled fire, predicted fire" in text
+    card = "\n".join(score_lines({"chosen_by": "The last.", **found}))
+    assert "| windows |" in card  # one class a window: pixels are not counted
+    assert "pixels" not in card
 
 
 def test_further_tasks_are_judged_and_shown_beside_the_main_one(dataset: Dataset, tmp_path: Path) -> None:
@@ -220,3 +232,50 @@ def test_the_page_stays_small_however_many_classes_and_windows(tmp_path: Path) -
     model.read = noise  # type: ignore[method-assign]
     judge(dataset, {"ten": ten}, model.answers, tmp_path, colours={}, read=noise)  # type: ignore[arg-type]
     assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_a_model_that_says_what_the_forest_says_is_as_well_calibrated(dataset: Dataset, tmp_path: Path) -> None:
+    """Both are scaled by validation, so that not the scaling of one of them is what is compared."""
+
+    def doubtful(rows: Sequence[int]) -> list[Seen]:  # a fifth is labelled wrongly, so that no forest is all right
+        samples = [window(row) for row in rows]
+        for row, sample in zip(rows, samples, strict=True):
+            strata = sample.truths["shore"].strata
+            wrong = (np.random.default_rng((row, 5)).random(strata.shape) < 0.2) & (strata != IGNORE)
+            strata[wrong] = 1 - strata[wrong]
+        return samples
+
+    at_once = dataset.at_once
+    forest = fit_forest(doubtful, dataset.indices("train"), "shore", SHORE, at_once=at_once)  # type: ignore[arg-type]
+    assert forest is not None
+
+    def same(split: str) -> Iterator[dict[str, Answer]]:
+        for answer in forest.answers(doubtful, dataset.indices(split), at_once=at_once):  # type: ignore[arg-type]
+            yield {"shore": answer}
+
+    found = judge(dataset, {"shore": SHORE}, same, tmp_path, colours={}, read=doubtful)  # type: ignore[arg-type]
+    baseline = found["test"]["baseline"]
+    assert abs(found["calibration"]["temperature"] - 1) > 0.05
+    assert baseline["temperature"] == pytest.approx(found["calibration"]["temperature"])
+    for score in ("ece", "log_loss"):
+        assert baseline["difference"][score]["value"] == pytest.approx(0, abs=1e-6)
+        assert baseline["scores"][score] == pytest.approx(found["test"][score])
+    assert found["validation"]["baseline"]["temperature"] == 1
+
+
+def test_a_class_in_few_blocks_is_told_in_report_and_card(dataset: Dataset, tmp_path: Path) -> None:
+    model = Model(dataset, {"shore": SHORE})
+
+    def with_some_snow(rows: Sequence[int]) -> list[Seen]:
+        samples = [window(row) for row in rows]
+        for row, sample in zip(rows, samples, strict=True):
+            if row in dataset.indices("test")[:2]:
+                sample.truths["shore"].strata[0] = 2
+        return samples
+
+    model.read = with_some_snow  # type: ignore[method-assign]
+    found = judge(dataset, {"shore": SHORE}, model.answers, tmp_path, colours={}, read=with_some_snow)  # type: ignore[arg-type]
+    assert found["test"]["blocks_with"]["snow"] == 2
+    assert "hold snow (in 2)" in found["test"]["interval_note"]
+    assert found["test"]["interval_note"] in (tmp_path / "report.html").read_text()
+    assert found["test"]["interval_note"] in "\n".join(score_lines({"chosen_by": "The last.", **found}))

@@ -199,6 +199,10 @@ def test_a_probe_tells_what_an_encoder_is_worth_and_remembers_it(
     assert _probe(project, dataset) == found
     assert read == []  # all of it is remembered
 
+    for place in (project.state / "probes").rglob("*.npz"):  # what is damaged is made again
+        place.write_bytes(place.read_bytes()[:-100])
+    assert _probe(project, dataset) == found
+
 
 def test_the_test_is_judged_by_where_it_is_asked_for(project: Project, dataset: Path) -> None:
     found = _probe(project, dataset, candidates=[Candidate("v1.1-nano", None)], split="test")

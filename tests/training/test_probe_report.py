@@ -51,6 +51,7 @@ def test_whether_a_bigger_encoder_pays(skill: float, verdict: str, sentence: str
     assert told["sentence"].endswith(sentence)
     assert told["sentence"].startswith(f"big is {verdict.replace('not shown', 'not shown to be better')} than small")
     assert "by -" not in told["sentence"]
+    assert "points of mean IoU between their linear probes (95 % interval" in told["sentence"]
     if verdict != "not shown":
         assert told["low"] * told["high"] > 0
 
@@ -61,6 +62,7 @@ def test_pretraining_and_the_forest_are_compared_with() -> None:
     assert (pretraining["what"], pretraining["verdict"]) == ("pretraining of small", "better")
     assert pretraining["sentence"].startswith("small with these weights is better than with random ones, by ")
     assert (forest["what"], forest["verdict"]) == ("small for a random forest", "worse")
+    assert "points of mean IoU between its linear probe and the forest (95 % interval" in forest["sentence"]
     assert "The forest answers for pixels, a probe for patches." in forest["sentence"]
     assert found["forest"]["value"] > found["encoders"][0]["linear"]["value"]
 

@@ -51,6 +51,11 @@ def test_what_project_yaml_says_is_taken() -> None:
     assert recipe.augment.nothing
 
 
+def test_training_stops_by_itself_where_project_yaml_says_nothing() -> None:
+    assert [_recipe(epochs=epochs).patience for epochs in (4, 12, 20, 100)] == [5, 5, 6, 30]
+    assert _recipe(epochs=20, patience=2).patience == 2
+
+
 @pytest.mark.parametrize("name", ["head_only", "freeze_then_unfreeze", "layer_decay", "lora", "full"])
 def test_a_recipe_survives_json(name: str) -> None:
     recipe = _recipe(recipe=name)

@@ -7,7 +7,7 @@ import pytest
 from olmoearth_core.models.score_text import difference_text, shown, with_interval
 from olmoearth_core.training.bootstrap import Interval, Resampled
 from olmoearth_core.training.metrics import HEADLINE
-from olmoearth_core.training.verdict import NOT_WORTH, compare
+from olmoearth_core.training.verdict import NO_GAIN, NOT_WORTH, compare
 
 RF = "a random forest"
 
@@ -30,7 +30,7 @@ def _difference(kind: str, value: float, low: float, high: float, blocks: int = 
          "(95 % interval -0.6 to 1.3)."),
         (-0.004, -0.013, 0.006, "not shown",
          "The model is not shown to be better than a random forest: it has 0.4 points of mean IoU less "
-         f"(95 % interval -1.3 to 0.6). {NOT_WORTH}"),
+         f"(95 % interval -1.3 to 0.6). {NO_GAIN}"),
     ],
 )  # fmt: skip
 def test_a_difference_is_told_with_its_interval(
@@ -52,7 +52,8 @@ def test_few_blocks_show_nothing_however_large_the_difference() -> None:
     verdict, sentence = compare(_difference("segmentation", -0.2, 0, 0, blocks=1), "segmentation", RF)
     assert verdict == "not shown"
     assert "lower than a random forest, by 20.0 points of mean IoU, but" in sentence
-    assert NOT_WORTH in sentence
+    assert NO_GAIN in sentence
+    assert NOT_WORTH not in sentence  # no loss is shown either
 
 
 def test_no_score_cannot_be_compared() -> None:

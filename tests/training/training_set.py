@@ -78,9 +78,11 @@ def write_training_set(
     change: Callable[[str, Sample], Sample] = lambda _split, sample: sample,
     splits: Any = SPLITS,
     task: TaskLayout = SHORE,
+    auxiliary: dict[str, TaskLayout] | None = None,
 ) -> Path:
     """Write one window for each of `splits`, each passed through `change`, with a manifest."""
-    layout = Layout(GRID, SIZE, 2, {"main": task}, bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"})
+    tasks = {"main": task, **(auxiliary or {})}
+    layout = Layout(GRID, SIZE, 2, tasks, bands={"sentinel2_l2a": BANDS}, dtypes={"sentinel2_l2a": "uint16"})
     samples = [change(split, shore_sample(seed)) for seed, split in enumerate(splits)]
     create_cubes(folder / CUBES, layout, len(samples)).write_shard(0, [composed(sample) for sample in samples])
     outlines = [box(*GRID.box(50_000 + SIZE * i, -469_000, SIZE, SIZE).bounds) for i in range(len(samples))]

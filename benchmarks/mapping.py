@@ -1,0 +1,193 @@
+"""The whole mapping pipeline against the bare encoder and head, on the same windows of a simulated region.
+
+    OMP_NUM_THREADS=1 python benchmarks/mapping.py
+
+Pipeline: plan to finished tiles on disk (reading COGs, composing six two-monthly composites, windows of 64 px with 25 %
+overlap, blending, writing), the model loaded anew. Bare: the same batches, ready in memory, through the same loaded
+model. One thread computes; the pipeline may use the other core to read. Peak memory: of a process that maps 1x and 16x
+the area in tiles of 128 px.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import harness
+import yaml
+
+from olmoearth_core.imagery.search import freeze_map_scenes
+from olmoearth_core.inference.infer import infer
+from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
+from olmoearth_core.models import build_encoder
+from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
+from olmoearth_core.models.model_folder import save_model
+from olmoearth_core.models.predictor import build_predictor
+from olmoearth_core.progress import Silent
+from olmoearth_core.project import Project, load_project
+from olmoearth_core.simulate import simulate_world
+from olmoearth_core.stage import Meter, StageRun, Upstream
+
+ENCODERS = ("v1.1-nano", "v1.1-tiny")
+GOALS = {"v1.1-nano": 0.8, "v1.1-tiny": 0.9}
+BANDS = ("B02", "B03", "B04", "B08")
+CLASSES = [{"name": "field", "color": "#f2c14e"}, {"name": "wood", "color": "#2f6b3c"}]
+
+
+def main() -> None:
+    """Measure, keep the results, write the section of docs/benchmarks.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [_throughput(make_project(Path(folder) / name, name, size=504), name) for name in ENCODERS]
+    peaks = [json.loads(_peak(size)) for size in (126, 504)]
+    harness.write("mapping", rows, memory=peaks)
+    table = harness.markdown(
+        ["encoder", "windows", "pipeline, windows/s", "bare, windows/s", "ratio", "goal", "computed / distinct"],
+        [
+            [
+                row["encoder"],
+                str(row["windows"]),
+                f"{row['pipeline']:.1f}",
+                f"{row['bare']:.1f}",
+                f"{row['ratio']:.2f}",
+                str(GOALS[row["encoder"]]),
+                f"{row['computed'] / row['windows']:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+    memory = ", ".join(f"{peak['pixels']:,} pixels {peak['peak_mb']:.0f} MB" for peak in peaks)
+    harness.put_section("mapping", "Mapping", f"{table}\n\nPeak memory of a process: {memory}. The goal: within 10 %.")
+    print(table, memory, sep="\n")
+
+
+def make_project(folder: Path, encoder: str, size: int, tile_size: int = 256) -> Project:
+    """A simulated region of `size` pixels a side, and a model with random weights for it."""
+    simulate_world(folder / "world", size=size)
+    config = {
+        "name": "mapping",
+        "task": {"classes": CLASSES},
+        "labels": {"files": ["world/labels/fields.geojson"]},
+        "imagery": {
+            "catalogue": "world/catalog.json",
+            "framing": {"kind": "period", "timesteps": 6, "days": 60},
+        },
+        "dataset": {},
+        "model": {"encoder": encoder, "patch_size": 8, "window_size": 64},
+        "training": {},
+        "map": {"area": "world/area.geojson", "date": "2023-01-01", "tile_size": tile_size, "overlap": 0.25},
+    }
+    (folder / "project.yaml").write_text(yaml.safe_dump(config))
+    project = load_project(folder)
+    card = ModelCard(
+        encoder=encoder,
+        base=BaseWeights(source="random", licence="not stated", seed=0),
+        tasks=[
+            TaskCard(
+                name="main",
+                kind="segmentation",
+                classes=project.config.task.class_names,
+                unit="",
+                range=None,
+                sets=None,
+                head=HeadSpec(kind="upsample", hidden=32),
+            )
+        ],
+        bands={"sentinel2_l2a": list(BANDS)},
+        patch_size=8,
+        window_size=64,
+        resolution=10,
+        framing=project.config.imagery.framing,
+        training={},
+        dataset=TrainingSet(digest="none", windows={}, pixels={}),
+        scores={
+            "chosen_by": "nothing: the weights are random",
+            **{split: {"pixels": 0, "note": "not trained"} for split in ("validation", "test")},
+        },
+        intended_use="Benchmarks.",
+        restrictions=[],
+    )
+    save_model(folder / "models" / "random", build_predictor(build_encoder(encoder, seed=3), card, seed=4), card)
+    return project
+
+
+def infer_run(project: Project, out: Path) -> StageRun:
+    """What the stage infer is given."""
+    out.mkdir(parents=True)
+    model, area = project.root / "models" / "random", project.config.map.area
+    manifest = Manifest(
+        stage="finetune",
+        stage_version=1,
+        key="0" * 64,
+        settings={},
+        inputs={},
+        outputs=describe_outputs(model),
+        summary={},
+    )
+    write_manifest(model, manifest)
+    files = {area: project.path(area), "scenes": freeze_map_scenes(project, Silent())}
+    return StageRun(project, out, {"finetune": Upstream(model, manifest)}, files, Silent(), Meter(), "1" * 64)
+
+
+def _throughput(project: Project, encoder: str) -> dict[str, Any]:
+    from olmoearth_core.models.predictor import TrainedModel
+
+    given: list[tuple[TrainedModel, tuple[Any, ...], bool]] = []
+    real = TrainedModel.predict
+
+    def watched(model: TrainedModel, *inputs: Any, whole_timesteps: bool = False) -> Any:
+        given.append((model, inputs, whole_timesteps))
+        return real(model, *inputs, whole_timesteps=whole_timesteps)
+
+    TrainedModel.predict = watched  # type: ignore[method-assign]  # what the pipeline asks of the model, once
+    summary = infer(infer_run(project, project.root / "tiles" / "watched"))
+    TrainedModel.predict = real  # type: ignore[method-assign]
+    turn = iter(range(1000))
+
+    def pipeline() -> None:
+        infer(infer_run(project, project.root / "tiles" / str(next(turn))))
+
+    def bare() -> None:
+        for model, inputs, whole in given:
+            model.predict(*inputs, whole_timesteps=whole)
+
+    wall, _ = harness.interleave({"pipeline": pipeline, "bare": bare}, repeats=3)
+    seen = summary["windows_seen"]
+    return {
+        "encoder": encoder,
+        "windows": summary["windows"],
+        "computed": summary["windows_computed"],
+        "pipeline": seen / statistics.median(wall["pipeline"]),
+        "bare": seen / statistics.median(wall["bare"]),
+        "ratio": harness.ratio(wall, "bare", "pipeline"),
+        "seconds": wall,
+    }
+
+
+def _peak(size: int) -> str:
+    return subprocess.run(
+        [sys.executable, __file__, str(size)], check=True, capture_output=True, text=True
+    ).stdout.splitlines()[-1]
+
+
+def _map_once(size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, __file__, str(size), folder], check=True)  # made elsewhere: it takes memory too
+        summary = infer(infer_run(load_project(Path(folder) / "p"), Path(folder) / "p" / "tiles" / "once"))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"pixels": summary["area_pixels"], "peak_mb": peak}))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case [size]:
+            _map_once(int(size))
+        case [size, folder]:
+            make_project(Path(folder) / "p", ENCODERS[0], int(size), tile_size=128)
+        case _:
+            main()

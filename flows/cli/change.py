@@ -1,0 +1,52 @@
+"""`olmoearth change`: two maps of one area to a map of change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import JsonOption, console, print_json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(change)
+
+
+def change(
+    old: Annotated[Path, typer.Argument(help="The earlier map: a map file, or its folder below maps/.")],
+    new: Annotated[Path, typer.Argument(help="The later one.")],
+    to: Annotated[Path, typer.Option(help="Folder for the map of change.")] = Path("change"),
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this probability in either map a difference is uncertain.")
+    ] = 0.0,
+    resample: Annotated[bool, typer.Option("--resample", help="Take nearest pixels where the grids differ.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two maps of one area: what became what, as a map, a matrix in hectares and a picture."""
+    from olmoearth_core.assessment import change as comparing
+    from olmoearth_core.assessment.sample import map_files
+    from olmoearth_core.errors import MappingError
+
+    before, after = map_files(old), map_files(new)
+    if len(before) != 1 or len(after) != 1:
+        raise MappingError(f"{old}, {new}: maps of several zones are compared file by file (map_<EPSG>.tif).")
+    found = comparing.change(before[0], after[0], to, min_confidence=min_confidence, resample=resample)
+    if as_json:
+        print_json(found)
+        return
+    from rich.table import Table
+
+    out = console()
+    table = Table(title=f"{found['map_id']}: hectares, rows became columns", title_justify="left")
+    table.add_column("")
+    for name in found["classes"]:
+        table.add_column(name, justify="right")
+    for name, row in zip(found["classes"], found["hectares"], strict=True):
+        table.add_row(name, *(f"{value:,.1f}" for value in row))
+    out.print(table)
+    out.print(f"{found['changed_hectares']:,.1f} ha changed by the maps: {to / comparing.MAP}", highlight=False)
+    text = f"Two maps make two maps' mistakes. Areas with errors: olmoearth sample {to / comparing.MAP}"
+    out.print(text, highlight=False, soft_wrap=True)
