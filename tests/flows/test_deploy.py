@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ class Server:
             "PREFECT_HOME": str(folder),
             "PREFECT_API_URL": self.api,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         }
 
     @contextmanager
@@ -60,11 +62,18 @@ class Server:
         return self.running(queue, "worker", "start", "--pool", "olmoearth", "--work-queue", queue, "--name", queue)
 
     def ask(self, path: str, **question: Any) -> Any:
-        """POST a question (GET without one) to the API."""
+        """POST a question (GET without one) to the API; once more where its SQLite is locked, as Prefect's client does."""
         body = json.dumps(question).encode() if question else None
         request = urllib.request.Request(self.api + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:  # 503: nothing was written, ask again
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def log(self) -> str:
         """What server and workers said, for a test that failed."""
