@@ -62,7 +62,7 @@ class Server:
         return self.running(queue, "worker", "start", "--pool", "olmoearth", "--work-queue", queue, "--name", queue)
 
     def ask(self, path: str, **question: Any) -> Any:
-        """POST a question (GET without one) to the API; once more where its SQLite is locked, as Prefect's client does."""
+        """POST a question (GET without one) to the API; again where its SQLite is locked, as Prefect's client does."""
         body = json.dumps(question).encode() if question else None
         request = urllib.request.Request(self.api + path, body, {"Content-Type": "application/json"})
         deadline = time.monotonic() + DEADLINE_SECONDS
