@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
 from flows.door import describe, run_stage, stage_key
+from flows.engines import check_engine
 from flows.errors import ElsewhereError, LostRunError
 from flows.progress import current_progress
 from flows.report import stage_markdown
@@ -47,7 +48,9 @@ async def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any
     retry_jitter_factor=1,
     retry_condition_fn=_worth_retrying,
 )
-def stage_task(project: str, stage: str, deployment: str | None = None, processes: int = 1) -> dict[str, Any]:
+def stage_task(
+    project: str, stage: str, deployment: str | None = None, engine: str | None = None, processes: int = 1
+) -> dict[str, Any]:
     """Run one stage of the project folder `project` through the door; returns its result as plain JSON values.
 
     Where `deployment` is named and the stage has to run, it runs there; this process waits, then tells what was made.
@@ -56,7 +59,9 @@ def stage_task(project: str, stage: str, deployment: str | None = None, processe
     elsewhere = deployment is not None and not stage_key(loaded, stage, current_progress())[1]
     if deployment is not None and elsewhere:
         _run_elsewhere(deployment, project)
-    ran = run_stage(loaded, stage, progress=current_progress(), flow_run=flow_run.id, processes=processes)
+    ran = run_stage(
+        loaded, stage, progress=current_progress(), flow_run=flow_run.id, engine=engine, processes=processes
+    )
     result = describe(ran)
     create_markdown_artifact(
         key=f"{loaded.config.name}-{stage}".replace("_", "-"),
@@ -81,16 +86,21 @@ def _run_elsewhere(deployment: str, project: str) -> None:
 
 @flow(flow_run_name="lifecycle of {project}")
 def lifecycle(
-    project: str, until: str = "postprocess", finetune_by: str | None = None, processes: int = 1
+    project: str,
+    until: str = "postprocess",
+    finetune_by: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> list[dict[str, Any]]:
     """Run the stages of the project folder `project` in order, up to and including `until`.
 
     Fine-tuning that is not up to date is left to the deployment `finetune_by`, where one is named; so many `processes`
-    map the area.
+    of that `engine` map the area (flows/engines.py).
     """
+    check_engine(engine, processes)
     results = []
     for stage in STAGES:
-        results.append(_run(project, stage, finetune_by if stage == "finetune" else None, processes))
+        results.append(_run(project, stage, finetune_by if stage == "finetune" else None, engine, processes))
         if stage == until:
             break
     return results
@@ -102,11 +112,13 @@ def finetune(project: str) -> dict[str, Any]:
     return _run(project, "finetune")
 
 
-def _run(project: str, stage: str, deployment: str | None = None, processes: int = 1) -> dict[str, Any]:
+def _run(
+    project: str, stage: str, deployment: str | None = None, engine: str | None = None, processes: int = 1
+) -> dict[str, Any]:
     _stage_key, complete = stage_key(load_project(Path(project)), stage, current_progress())
     # outputs that somebody removed or changed must be made again, whatever Prefect remembers
     task = stage_task.with_options(refresh_cache=not complete)
-    state: Any = task(project, stage, deployment, processes, return_state=True)
+    state: Any = task(project, stage, deployment, engine, processes, return_state=True)
     result: dict[str, Any] = state.result()
     if state.name == "Cached":  # Prefect remembers the stage, but DVC, MLflow and the registry may have changed house
         return describe(run_stage(load_project(Path(project)), stage, progress=current_progress()))
