@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,10 +26,19 @@ COUNTED = 5.0
 
 
 class Cluster:
-    """A started task runner, and what the engine asks of it."""
+    """A started task runner, and what the engine asks of it.
 
-    def __init__(self, runner: DaskTaskRunner, api: str, device: str) -> None:
-        self._runner, self._api, self._device = runner, api, device
+    Args:
+        runner: of Prefect, on a Dask cluster.
+        api: URL of the Prefect server that workers tell.
+        device: of the plan.
+        task: the Prefect task that makes a `Done` of a `batch`.
+    """
+
+    def __init__(self, runner: DaskTaskRunner, api: str, device: str, task: Any = None) -> None:
+        from flows.dask_worker import compute_tiles
+
+        self._runner, self._api, self._device, self._task = runner, api, device, task or compute_tiles
         self._count, self._counted, self._seen = 0, 0.0, time.monotonic()
         self._wishes = {"resources": {GPU: 1}} if device == "cuda" else {}
 
@@ -50,12 +58,9 @@ class Cluster:
     def submit(self, batch: Batch) -> Any:
         """Give out a batch as a Prefect task; the future is Dask's."""
         from dask import annotate  # type: ignore[attr-defined]
-        from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        from flows.dask_worker import compute_tiles
-
-        with temporary_settings({PREFECT_API_URL: self._api}), annotate(**self._wishes):
-            return self._runner.submit(compute_tiles, {"batch": batch}).wrapped_future
+        with self._settings(), annotate(**self._wishes):
+            return self._runner.submit(self._task, {"batch": batch}).wrapped_future
 
     def result(self, future: Any) -> Done | None:
         """What a batch came to; None where its worker is lost.
@@ -64,20 +69,21 @@ class Cluster:
             EngineError: the scheduler is gone, or workers cannot run the platform.
             Exception: whatever the batch raised.
         """
-        from distributed.scheduler import KilledWorker
+        from distributed import FutureCancelledError, KilledWorker
 
-        if future.status == "error":
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                self._tell_crashed(future)
-                return None
+        if future.status == "lost":  # it was done, and its worker was lost before it told
+            return None
+        try:
+            done: Done = future.result().result()
+        except KilledWorker:
+            self._tell_crashed(future)
+            return None
+        except FutureCancelledError as error:
+            raise EngineError(f"The Dask scheduler forgot its tasks ({error}). {_KEPT}") from error
+        except ImportError as error:
             raise EngineError(
-                f"Dask workers cannot run the platform ({type(error).__name__}: {error}). Install the same versions on "
-                "all machines."
+                f"Dask workers cannot run the platform ({error}). Install the same versions on all machines."
             ) from error
-        if future.status in ("cancelled", "lost"):
-            raise EngineError(f"The Dask scheduler let go of its tasks ({future.status}). {_KEPT}")
-        done: Done = future.result().result()
         return done
 
     def check(self, patience: float) -> None:
@@ -105,20 +111,32 @@ class Cluster:
     def _tell_crashed(self, future: Any) -> None:
         """Or Prefect's pages would show the task as running for ever."""
         from prefect import State, get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.states import Crashed
 
         state: State[Any] = Crashed(message="The worker is lost; its tiles go to others.")
-        with suppress(Exception), temporary_settings({PREFECT_API_URL: self._api}):  # it decides nothing
+        with suppress(Exception), self._settings():  # it decides nothing
             get_client(sync_client=True).set_task_run_state(future.task_run_id, state, force=True)
+
+    def _settings(self) -> Any:
+        """Of Prefect, for workers: they take what is in force where a task is submitted."""
+        from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+        # a line in the log for each batch tells nothing that its state does not, and costs the server as much
+        return temporary_settings({PREFECT_API_URL: self._api, PREFECT_LOGGING_TO_API_ENABLED: False})
 
 
 _KEPT = "Finished tiles are kept; run the same command again when that is mended."
 
 
 @contextmanager
-def open_cluster(scheduler: str | None, workers: int, device: str) -> Iterator[Cluster]:
+def open_cluster(scheduler: str | None, workers: int, device: str, task: Any = None) -> Iterator[Cluster]:
     """Prefect's Dask task runner on the cluster of `scheduler`, or on a temporary one of `workers` processes.
+
+    Args:
+        scheduler: its address, or None.
+        workers: of a temporary cluster.
+        device: of the plan; workers for "cuda" are those that offer the resource GPU.
+        task: given to `Cluster`.
 
     Raises:
         EngineError: the scheduler does not answer, has no worker for the device, or no Prefect server can be told.
@@ -132,7 +150,7 @@ def open_cluster(scheduler: str | None, workers: int, device: str) -> Iterator[C
             pass
         runner = DaskTaskRunner(address=scheduler, client_kwargs={"timeout": CONNECT})
     else:
-        runner = DaskTaskRunner(cluster_class=partial(_temporary, workers, device))
+        runner = DaskTaskRunner(cluster_class=_temporary, cluster_kwargs={"workers": workers, "device": device})
     with runner:
         if not scheduler and device == "cuda":
             from flows.dask_worker import OneDevice
@@ -144,7 +162,7 @@ def open_cluster(scheduler: str | None, workers: int, device: str) -> Iterator[C
                 offer = f" that offers {GPU} (`dask worker ... --resources {GPU}=1`)" if device == "cuda" else ""
                 raise EngineError(f"{scheduler or 'The cluster'}: has no worker{offer}. Start some, then try again.")
             time.sleep(0.2)
-        yield Cluster(runner, api, device)
+        yield Cluster(runner, api, device, task)
 
 
 def device_of_cluster(scheduler: str | None) -> str:
@@ -181,7 +199,7 @@ def _client(scheduler: str) -> Iterator[Any]:
         yield client
 
 
-def _temporary(workers: int, device: str) -> Any:
+def _temporary(workers: int = 1, device: str = "cpu") -> Any:
     import logging
 
     import dask
@@ -216,5 +234,8 @@ def _prefect_server(scheduler: str | None) -> str:
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()
-    server.start()
+    try:
+        server.start()
+    except RuntimeError as error:
+        raise EngineError(f"No temporary Prefect server could be started ({error}). Set PREFECT_API_URL.") from error
     return server.api_url

@@ -64,7 +64,9 @@ def dask_cluster(folder: Path, workers: int, **environment: str) -> Iterator[Das
     settings = {
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), kept.get("PYTHONPATH", "")]),  # finds the tests' flow
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), kept.get("PYTHONPATH", "")]
+        ),  # finds the tests' flow
         **environment,
     }
     cluster = DaskCluster(folder, kept | settings)

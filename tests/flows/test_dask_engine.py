@@ -1,4 +1,4 @@
-"""The engine `dask`: real workers, a real S3 server, a worker killed in the middle, and the map of the engine `local`."""
+"""The engine `dask`: real workers, a real S3 server, a worker killed in the middle, and the map of `local`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ import pytest
 from daskcluster import DaskCluster, dask_cluster
 from distributed import Client
 from objectstore import KEY, PRIVATE, SECRET, client, object_store
-from smallmap import checksums, clouds, full_disk, infer_run, small_project, square
+from smallmap import checksums, clouds, infer_run, small_project, square
 
 from flows import dask_cluster as clusters
-from flows.dask_engine import DaskEngine
+from flows.dask_engine import DaskEngine, Pace
 from flows.errors import EngineError
+from flows.run import prepare_prefect
 from olmoearth_core.errors import MappingError, StoreError
+from olmoearth_core.inference.bench import Done
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.job import MapJob
 from olmoearth_core.inference.plan import Tile
@@ -35,6 +37,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monkey
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.setenv("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        patch.setenv("DASK_LOGGING__DISTRIBUTED", "critical")
+        prepare_prefect()
         patch.setenv("AWS_ACCESS_KEY_ID", KEY)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -56,7 +60,7 @@ def cluster(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Da
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return small_project(tmp_path_factory.mktemp("project"), scl=clouds(), area=square(-90, -90, 300, 300))
+    return small_project(tmp_path_factory.mktemp("project"), scl=clouds(), area=square(-30, -30, 180, 180))
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +115,12 @@ def test_a_killed_worker_loses_only_its_tiles_and_nobody_sees_a_half_one(
     """Inside a task of a flow, as `olmoearth run` has it."""
     from stageflow import Stage, flow_of_a_stage  # only now: Prefect reads its settings when it is imported
 
-    cluster.add_worker()
     victims = cluster.workers[:1]
     lister = Lister(store, "killed")
     lister.start()
 
     with Client(cluster.address, set_as_default=False) as watcher:
-        watcher.wait_for_workers(3, timeout=60)
+        watcher.wait_for_workers(2, timeout=60)
 
         pids = watcher.run(os.getpid)
         [victim] = [address for address, pid in pids.items() if pid == victims[0].pid]
@@ -142,3 +145,114 @@ def test_a_killed_worker_loses_only_its_tiles_and_nobody_sees_a_half_one(
     assert checksums(tmp_path) == alone
     assert len(lister.seen) == len(engine.told) > 8
     assert not lister.half
+    assert {"Completed", "Crashed"} == states_of_tasks(), "the lost batch is told to Prefect as well"
+
+
+def states_of_tasks() -> set[str]:
+    from prefect import get_client
+
+    runs = get_client(sync_client=True).read_task_runs(limit=200)
+    return {str(run.state_name) for run in runs if "_" in run.name and not run.name.startswith("task_of")}
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_lies_in_the_bucket(
+    project: Project, alone: dict[str, str], cluster: DaskCluster, store: str, tmp_path: Path
+) -> None:
+    def stop(told: list[Outcome]) -> None:
+        if len(told) >= 3 and any(outcome.device_seconds for outcome in told):
+            raise KeyboardInterrupt
+
+    engine = DaskEngine(f"s3://{PRIVATE}/stopped", cluster.address, worth=0.01)
+    stopped = Watching(engine, stop)
+    with pytest.raises(KeyboardInterrupt):
+        infer(replace(infer_run(project, tmp_path / "stopped"), engine=stopped))
+    s3, found = client(store), [outcome.name for outcome in stopped.told]
+    rotten = next(outcome.name for outcome in stopped.told if outcome.device_seconds)
+    [key] = [key for key in keys(s3, "stopped/tiles/") if key.endswith(f"{rotten}.tif")]
+    s3.put_object(Bucket=PRIVATE, Key=key, Body=b"rotten")
+
+    again = Watching(engine)
+    infer(replace(infer_run(project, tmp_path / "again"), engine=again))
+    assert checksums(tmp_path / "again") == alone
+    spent = {outcome.name: outcome.device_seconds for outcome in again.told}
+    assert [name for name in found if spent[name]] == [rotten], "only the rotten one is made anew"
+
+
+def keys(s3: Any, prefix: str) -> list[str]:
+    return [entry["Key"] for entry in s3.list_objects_v2(Bucket=PRIVATE, Prefix=prefix).get("Contents", [])]
+
+
+def test_what_a_worker_refuses_is_told_as_of_this_machine(
+    project: Project, cluster: DaskCluster, tmp_path: Path
+) -> None:
+    run = infer_run(project, tmp_path)
+    (project.root / "imagery").rename(project.root / "elsewhere")
+    try:
+        with pytest.raises(MappingError, match=r"imagery/catalog\.json: the catalogue is a file that a Dask worker"):
+            infer(replace(run, engine=DaskEngine(f"s3://{PRIVATE}/refused", cluster.address)))
+    finally:
+        (project.root / "elsewhere").rename(project.root / "imagery")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "secret", "said"),
+    [
+        (f"s3://{PRIVATE}/x", "wrong", "the credentials are wrong"),
+        ("s3://nowhere/x", SECRET, "there is no such bucket"),
+        (f"s3://{PRIVATE}/x", "", "no credentials for S3 were found"),
+    ],
+)
+def test_an_exchange_that_refuses(
+    project: Project, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: str, secret: str, said: str
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    if not secret:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    with pytest.raises(StoreError, match=said) as refused:
+        infer(replace(infer_run(project, tmp_path), engine=DaskEngine(exchange)))
+    assert "Check OLMOEARTH_EXCHANGE" in str(refused.value)
+
+
+def test_a_scheduler_that_does_not_answer(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "CONNECT", 0.5)
+    with pytest.raises(EngineError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+        infer(replace(infer_run(project, tmp_path), engine=DaskEngine(str(tmp_path), "tcp://127.0.0.1:9")))
+
+
+def test_a_map_for_gpus_waits_for_workers_that_offer_one(cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "FIRST", 0.5)
+    assert clusters.device_of_cluster(cluster.address) == "cpu"
+    with pytest.raises(EngineError, match="offers GPU"), clusters.open_cluster(cluster.address, 1, "cuda"):
+        pass
+    cluster.add_worker("--resources", "GPU=1")
+    deadline = time.monotonic() + 60
+    while clusters.device_of_cluster(cluster.address) == "cpu":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    with clusters.open_cluster(cluster.address, 1, "cuda") as found:
+        assert found.workers == 1, "those without a GPU do not count"
+
+
+def test_a_scheduler_elsewhere_wants_a_prefect_server(settings: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(EngineError, match="Set PREFECT_API_URL"),
+        clusters.open_cluster("tcp://dask.example:8786", 1, "cpu"),
+    ):
+        pass
+
+
+def test_a_batch_is_worth_a_minute_and_a_fair_share_at_the_end() -> None:
+    pace = Pace(60.0)
+    assert pace.tiles(100_000, 4) == 1, "nobody knows yet how long a tile takes"
+    pace.learn(Done((), 12.0, 4))
+    assert pace.tiles(100_000, 4) == 20
+    pace.learn(Done((), 0.001, 0))
+    assert pace.tiles(100_000, 4) == 20, "tiles that lay there already say nothing"
+    assert pace.tiles(40, 4) == 5
+    assert pace.tiles(1, 4) == 1
+    assert Pace(60.0, 0.0).tiles(100_000, 1) == 1000
