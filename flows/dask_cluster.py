@@ -69,7 +69,8 @@ class Cluster:
             EngineError: the scheduler is gone, or workers cannot run the platform.
             Exception: whatever the batch raised.
         """
-        from distributed import FutureCancelledError, KilledWorker
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
 
         if future.status == "lost":  # it was done, and its worker was lost before it told
             return None
