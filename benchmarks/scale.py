@@ -44,6 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PREFECT_HOME"] = f"{folder}/prefect"
         os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+        os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
         plan = make_plan(tiles)
         files = measure_files(plan, Path(folder) / "files")
         scheduled = measure_scheduling(plan, Path(folder) / "run")
@@ -99,6 +100,9 @@ def make_plan(count: int) -> Plan:
 
 def measure_scheduling(plan: Plan, folder: Path) -> dict[str, Any]:
     """The stage's own loop over the tiles, its engine the real one but for what a tile is."""
+    from flows.run import prepare_prefect
+
+    prepare_prefect()  # before anything imports it
     from simulated_tiles import simulated
 
     from flows.dask_cluster import open_cluster

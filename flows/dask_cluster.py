@@ -47,10 +47,10 @@ class Cluster:
         """Workers that can compute our tiles (of a plan for cuda those with a GPU), as of a few seconds ago."""
         now = time.monotonic()
         if now - self._counted > COUNTED:
-            try:
-                self._count, self._counted = _offering(self._runner.client, self._device), now
-            except (OSError, TimeoutError):  # it is being connected anew
-                self._count = 0
+            self._count, self._counted = 0, now
+            if self._connected:
+                with suppress(OSError, TimeoutError):  # it is being connected anew
+                    self._count = _offering(self._runner.client, self._device)
             if self._count:
                 self._seen = now
         return self._count
@@ -80,7 +80,7 @@ class Cluster:
             self._tell_crashed(future)
             return None
         except FutureCancelledError as error:
-            raise EngineError(f"The Dask scheduler forgot its tasks ({error}). {_KEPT}") from error
+            raise EngineError(f"The Dask scheduler is gone, or was started anew ({error}). {_KEPT}") from error
         except ImportError as error:
             raise EngineError(
                 f"Dask workers cannot run the platform ({error}). Install the same versions on all machines."
@@ -93,12 +93,14 @@ class Cluster:
         Raises:
             EngineError: no worker, or no scheduler.
         """
+        if self._runner.client.status == "closed":
+            raise EngineError(f"The Dask scheduler is gone. {_KEPT}")
         if not self.workers and time.monotonic() - self._seen > patience:
             raise EngineError(f"For {patience:.0f} s the Dask cluster has had no worker for these tiles. {_KEPT}")
 
     def cancel(self, futures: Sequence[Any]) -> None:
         """Have batches not computed that nobody began yet."""
-        if futures:
+        if futures and self._connected:
             with suppress(OSError, TimeoutError):
                 self._runner.client.cancel(list(futures), force=True)
 
@@ -106,8 +108,12 @@ class Cluster:
         """Have the workers let go of model and job."""
         from flows.dask_worker import clear_up
 
-        with suppress(OSError, TimeoutError):
+        if self._connected:
             self._runner.client.run(clear_up, run, on_error="ignore")
+
+    @property
+    def _connected(self) -> bool:
+        return bool(self._runner.client.status == "running")
 
     def _tell_crashed(self, future: Any) -> None:
         """Or Prefect's pages would show the task as running for ever."""

@@ -20,6 +20,7 @@ from objectstore import KEY, PRIVATE, SECRET, client, object_store
 from smallmap import checksums, clouds, infer_run, small_project, square
 
 from flows import dask_cluster as clusters
+from flows import dask_engine as engines
 from flows.dask_engine import DaskEngine, Pace
 from flows.errors import EngineError
 from flows.run import prepare_prefect
@@ -256,3 +257,17 @@ def test_a_batch_is_worth_a_minute_and_a_fair_share_at_the_end() -> None:
     assert pace.tiles(40, 4) == 5
     assert pace.tiles(1, 4) == 1
     assert Pace(60.0, 0.0).tiles(100_000, 1) == 1000
+
+
+def test_a_scheduler_that_is_gone_ends_the_run_and_finished_tiles_stay(
+    project: Project, cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one: there is no cluster after it."""
+    for name, seconds in (("TICK", 0.5), ("GONE", 2.0)):
+        monkeypatch.setattr(engines, name, seconds)
+    monkeypatch.setattr(clusters, "COUNTED", 0.1)
+    monkeypatch.setattr(clusters, "CONNECT", 3.0)
+    engine = Watching(DaskEngine(f"s3://{PRIVATE}/gone", cluster.address, worth=0.01), lambda _told: cluster.end())
+    with pytest.raises(EngineError, match="Finished tiles are kept"):
+        infer(replace(infer_run(project, tmp_path), engine=engine))
+    assert len(list(tmp_path.glob("*.tif"))) == len(engine.told) > 0
