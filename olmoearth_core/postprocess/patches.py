@@ -31,32 +31,29 @@ def patches_of(
     folder, settings, scratch = mapped.run.out, mapped.run.project.config.map, mapped.run.scratch
     resolution = mapped.plan.resolution
     beyond = 2 + math.ceil(settings.simplify / resolution) if len(mapped.zones) > 1 else 0
-    exact, smooth, strips = [], [], []
+    exact: list[gpd.GeoDataFrame] = []
+    smooth: list[gpd.GeoDataFrame] = []
     for zone in mapped.zones:
         path = folder / zone.named(MAP)
         found = outline(path, names, min_area=settings.min_area, scratch=scratch, strip=zone.strip, beyond=beyond)
         smooth.append(simplify(found, resolution, settings.simplify))
         exact.append(with_confidence(found, folder / zone.named(CONFIDENCE)) if with_sureness else found)
-        if zone.strip is not None and len(mapped.zones) > 1:
-            strips.append(zone.strip)
     if len(mapped.zones) == 1:
         return exact[0], smooth[0]
+    exact = [_noded(patches, resolution) for patches in exact]
     if settings.simplify <= 0:
         smooth = exact
-    whole = [
-        joined(
-            [in_degrees(_noded(patches, resolution), strip) for patches, strip in zip(all_, strips, strict=True)],
-            strips,
-        )
-        for all_ in (exact, smooth)
-    ]
-    return whole[0], whole[1].drop(columns="confidence", errors="ignore")
+    return _together(mapped, exact), _together(mapped, smooth).drop(columns="confidence", errors="ignore")
+
+
+def _together(mapped: Mapped, patches: Sequence[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    strips = [zone.strip for zone in mapped.zones if zone.strip is not None]
+    return joined([in_degrees(one, strip) for one, strip in zip(patches, strips, strict=True)], strips)
 
 
 def _noded(patches: gpd.GeoDataFrame, resolution: float) -> gpd.GeoDataFrame:
     """Patches along the edges of pixels with a vertex wherever a neighbour has one, so that they stay neighbours."""
-    return patches.set_geometry(
-        gpd.GeoSeries(
-            with_shared_corners(patches.geometry.to_numpy(), resolution), index=patches.index, crs=patches.crs
-        )
-    )
+    if not len(patches):
+        return patches
+    shapes = with_shared_corners(patches.geometry.to_numpy(), resolution)
+    return patches.set_geometry(gpd.GeoSeries(shapes, index=patches.index, crs=patches.crs))

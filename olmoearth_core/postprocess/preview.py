@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -104,13 +105,12 @@ def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
     with ExitStack() as files:
         sources = [files.enter_context(rasterio.open(path)) for path in maps]
         middle = sources[len(sources) // 2]
-        bounds = [transform_bounds(s.crs, middle.crs, *s.bounds, densify_pts=21) for s in sources]
-        edges = np.array(bounds)
-        x, y = (edges[:, 0].min() + edges[:, 2].max()) / 2, (edges[:, 1].min() + edges[:, 3].max()) / 2
-        (longitude,), (latitude,) = transform_points(middle.crs, "EPSG:4326", [x], [y])
+        left, bottom, right, top = _around(sources, middle.crs)
+        (longitude,), (latitude,) = transform_points(
+            middle.crs, "EPSG:4326", [(left + right) / 2], [(bottom + top) / 2]
+        )
         crs = f"+proj=laea +lat_0={latitude:.4f} +lon_0={longitude:.4f} +datum=WGS84 +units=m"
-        edges = np.array([transform_bounds(s.crs, crs, *s.bounds, densify_pts=21) for s in sources])
-        left, bottom, right, top = *edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)
+        left, bottom, right, top = _around(sources, crs)
         size = max(sources[0].transform.a, (right - left) / MAX_PIXELS, (top - bottom) / MAX_PIXELS)
         factor = max(1, round(size / sources[0].transform.a))
         shape = math.ceil((top - bottom) / size), math.ceil((right - left) / size)
@@ -119,12 +119,17 @@ def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
         for source in sources:
             stored, thinned = _thinned(source, factor)
             here = np.full_like(sheet, source.nodata)
-            nodata = {"src_nodata": source.nodata, "dst_nodata": source.nodata}
-            reproject(
-                stored, here, src_transform=thinned, src_crs=source.crs, dst_transform=placed, dst_crs=crs, **nodata
-            )
+            where = {"src_transform": thinned, "src_crs": source.crs, "dst_transform": placed, "dst_crs": crs}
+            reproject(stored, here, **where, src_nodata=source.nodata, dst_nodata=source.nodata)
             sheet = np.where(here == source.nodata, sheet, here)
     return sheet, BoundingBox(left, top - shape[0] * size, left + shape[1] * size, top), factor
+
+
+def _around(sources: Sequence[rasterio.DatasetReader], crs: Any) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) of what holds some rasters in `crs`."""
+    edges = np.array([transform_bounds(source.crs, crs, *source.bounds, densify_pts=21) for source in sources])
+    left, bottom, right, top = (*edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist())
+    return left, bottom, right, top
 
 
 def _thinned(source: rasterio.DatasetReader, factor: int) -> tuple[np.ndarray, rasterio.Affine]:

@@ -1,4 +1,4 @@
-"""Rasters of several zones as one: a GDAL tile index (GTI), which a GIS opens like a raster and projects as it reads."""
+"""Rasters of several zones as one: a GDAL tile index (GTI), which a GIS opens as a raster and projects as it reads."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Patches where two zones meet: cut along the meridian that both share, and made one again over it.
 
 A zone's pixels end in stairs along the meridian, and its neighbour's pixels lie at an angle to them. So each zone's
-patches are carried on over the meridian by some pixels and then cut along it: no gap and no overlap is left, and patches
-of one class on both sides become one.
+patches are carried on over the meridian by some pixels and then cut along it: no gap and no overlap is left, and
+patches of one class on both sides become one.
 """
 
 from __future__ import annotations
