@@ -189,7 +189,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=5,
+        version=6,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
@@ -238,7 +238,7 @@ def embed_stage(*, tuned: bool = False, dtype: str = "int8") -> Stage:
 
     return Stage(
         name=EMBED_TUNED if tuned else EMBED,
-        version=3,
+        version=4,
         run=run,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

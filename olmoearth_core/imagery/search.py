@@ -20,12 +20,13 @@ from olmoearth_core.framing import Timestep
 from olmoearth_core.imagery.access import Access, access_of
 from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
 from olmoearth_core.imagery.duplicates import Dropped, acquisition_of, without_duplicates
-from olmoearth_core.imagery.footprint import across_180, boxes_in_degrees, footprint_of, within_180
+from olmoearth_core.imagery.footprint import boxes_in_degrees, footprint_of
 from olmoearth_core.imagery.item import make_scene
 from olmoearth_core.imagery.modality import Modality, get_modality
 from olmoearth_core.imagery.presets import Named, catalogue_of
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.imagery.version import content_version
+from olmoearth_core.longitudes import across_180, within_180
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 

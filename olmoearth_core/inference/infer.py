@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 import torch
 
@@ -19,7 +20,7 @@ from olmoearth_core.errors import MappingError
 from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import Failure
 from olmoearth_core.imagery.scene import Scene, read_scenes
-from olmoearth_core.inference.area import Area, load_area
+from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.engines import local
 from olmoearth_core.inference.job import ATTEMPTS, MapJob
 from olmoearth_core.inference.journals import failed_tiles, forget_failed, lost_assets, note_failed, note_lost
@@ -65,13 +66,13 @@ def infer(run: StageRun) -> dict[str, Any]:
     card = check_card(model, config)
     scenes = read_scenes(run.files["scenes"], run.project.root)
     source = config.map.area
-    area = load_area(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
-    check_coverage(area, scenes.scenes, source)
+    areas = load_areas(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
+    check_coverage(areas, scenes.scenes, source)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
     device = resolve_device("auto")
     damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here
-    plan = with_former_threads(make_plan(config, area, card, device), run.out, damaged)
+    plan = with_former_threads(make_plan(config, areas, card, device), run.out, damaged)
     check_extent(plan, source)
     run.meter.device = str(device)
 
@@ -134,7 +135,7 @@ def check_card(model: Path, config: ProjectConfig) -> ModelCard:
     return card
 
 
-def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
+def check_coverage(areas: Sequence[Area], scenes: Sequence[Scene], source: str) -> None:
     """Refuse an area that no scene touches.
 
     Raises:
@@ -145,9 +146,11 @@ def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
             f"{source}: the scene list is empty: the catalogue has no scene for map.date and imagery.framing. "
             "Correct the date, or imagery.max_cloud_cover."
         )
-    boxes = [_box_in_degrees(scene.bbox) for scene in scenes]
-    if not any(box.intersects(area.outline) for box in boxes):
-        extents = [", ".join(f"{edge:.3f}" for edge in g.bounds) for g in (area.outline, shapely.union_all(boxes))]
+    boxes = np.array([_box_in_degrees(scene.bbox) for scene in scenes])
+    outlines = np.array([area.outline for area in areas])
+    shapely.prepare(outlines)
+    if not shapely.intersects(outlines[:, None], boxes[None]).any():
+        extents = [", ".join(f"{edge:.3f}" for edge in shapely.total_bounds(g)) for g in (outlines, boxes)]
         raise MappingError(
             f"{source}: the area (west, south, east, north: {extents[0]}) lies outside the imagery ({extents[1]}). "
             "Correct map.area, or take a catalogue that covers it."
@@ -160,17 +163,18 @@ def check_extent(plan: Plan, source: str) -> None:
     Raises:
         MappingError: with the extent, and what to do.
     """
-    bounds = plan.bounds
-    tiled = sum(tile.width * tile.height for tile in plan.tiles)
-    if bounds.width * bounds.height > MOST_SPARSE and tiled < LEAST_SHARE * bounds.width * bounds.height:
-        raise MappingError(
-            f"{source}: its parts lie so far apart that one map of it would have {bounds.width:,} x {bounds.height:,} "
-            f"pixels, of which {100 * tiled / (bounds.width * bounds.height):.2g} % lie in tiles. Map regions apart: "
-            "name a file of one region in map.area."
-        )
+    for zone in plan.zones:
+        bounds = plan.bounds(zone)
+        pixels, tiled = bounds.width * bounds.height, sum(tile.width * tile.height for tile in plan.tiles_of(zone))
+        if pixels > MOST_SPARSE and tiled < LEAST_SHARE * pixels:
+            raise MappingError(
+                f"{source}: its parts lie so far apart that one map of it in {zone} would have {bounds.width:,} x "
+                f"{bounds.height:,} pixels, of which {100 * tiled / pixels:.2g} % lie in tiles. Map regions apart: "
+                "name a file of one region in map.area."
+            )
 
 
-def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.device) -> Plan:
+def make_plan(config: ProjectConfig, areas: Sequence[Area], card: ModelCard, device: torch.device) -> Plan:
     """Resolve everything that must not depend on who computes a tile."""
     layout = Layout(
         tile_size=config.map.tile_size,
@@ -179,10 +183,10 @@ def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.
         stride=window_stride(card.window_size, card.patch_size, config.map.overlap),
     )
     steps = card.framing.spans(config.map.date)
-    tiles, windows = plan_tiles(area, layout)
+    tiles, windows = plan_tiles(areas, layout)
     return Plan(
-        crs=area.grid.crs,
-        resolution=area.grid.resolution,
+        zones=list(dict.fromkeys(tile.crs for tile in tiles)),
+        resolution=config.imagery.resolution,
         anchor=config.map.date,
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(

@@ -11,7 +11,7 @@ from pathlib import Path
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import StoreError
 from olmoearth_core.grid import PixelBox
-from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.area import load_areas
 from olmoearth_core.inference.plan import Plan
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.postprocess.item import Product, map_item, write_item
@@ -53,7 +53,7 @@ class Mapped:
         """Which imagery it was made from."""
         first, last = self.plan.timesteps[0][0], self.plan.timesteps[-1][1] - timedelta(days=1)
         days = f"of {first}" if first == last else f"from {first} to {last}"
-        return f"Imagery {days}, {self.plan.crs}, {self.plan.resolution:g} m"
+        return f"Imagery {days}, {', '.join(self.plan.zones)}, {self.plan.resolution:g} m"
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -96,7 +96,8 @@ class Mapped:
     def write_item(self, assets: dict[str, Product]) -> None:
         """Write the STAC Item of what lies in the folder."""
         plan, source = self.plan, self.run.project.config.map.area
-        area = load_area(self.run.files[source], source, crs=plan.crs, resolution=plan.resolution)
+        crs = self.run.project.config.imagery.crs
+        (area,) = load_areas(self.run.files[source], source, crs=crs, resolution=plan.resolution)
         item = map_item(
             self.run.out,
             map_id=self.identity,
@@ -104,7 +105,7 @@ class Mapped:
             anchor=plan.anchor,
             span=(plan.timesteps[0][0], plan.timesteps[-1][1]),
             outline=area.outline,
-            box=plan.bounds,
+            box=plan.bounds(plan.zones[0]),
             assets=assets,
             provenance=self.provenance,
         )
