@@ -25,11 +25,15 @@ from olmoearth_core.imagery.address import is_url
 from olmoearth_core.imagery.extent import centre_rectangles, outline_on, reached, source_grids
 from olmoearth_core.imagery.presets import catalogue_of
 from olmoearth_core.imagery.read import AssetReader
+from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.imagery.scene import Scene, SceneList
 from olmoearth_core.inference.area import Area
 from olmoearth_core.inference.plan import Layout, Plan, tile_windows
 from olmoearth_core.models.card import ModelCard
 from olmoearth_core.project_imagery import ImageryConfig
+
+
+FILLED = b"\x01"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def rules_of(plan: Plan, card: ModelCard, imagery: ImageryConfig, stage_version:
 
 def tile_keys(
     plan: Plan,
-    area: Area,
+    areas: Sequence[Area],
     scenes: SceneList,
     rules: Mapping[str, Any],
     bands: Mapping[str, Sequence[str]],
@@ -88,7 +92,7 @@ def tile_keys(
 
     Args:
         plan: of the map.
-        area: that it maps.
+        areas: that it maps, by zone.
         scenes: the frozen list.
         rules: what all tiles have in common, JSON values.
         bands: modality -> those that are composed.
@@ -97,18 +101,25 @@ def tile_keys(
     steps = [Timestep(start, end) for start, end in plan.timesteps]
     some = [scene for scene in scenes.scenes if _is_used(scene, steps, bands)]
     contents = [bytes.fromhex(scene_digest(scenes, scene)) for scene in some]
-    boxes = [plan.box(tile) for tile in plan.tiles]
-    parts = parts_over(area, boxes)
-    pairs = _reaching(source_grids(scenes, some, bands, reader), some, area, boxes, parts, plan.layout)
-    by_tile = np.searchsorted(pairs[1], np.arange(len(boxes) + 1))
-    common, keys = sha256_json(rules), {}
-    for j, (tile, box) in enumerate(zip(plan.tiles, boxes, strict=True)):
-        digest = hashlib.sha256(f"{common} {box.grid.crs} {box.column} {box.row} {box.width} {box.height}\n".encode())
-        digest.update(hashlib.sha256(parts[j]).digest())
-        for i in pairs[0, by_tile[j] : by_tile[j + 1]]:
-            digest.update(contents[i])
-        keys[tile.name] = digest.hexdigest()
-    return TileKeys(keys, tuple(scene.id for scene in some), pairs)
+    sources = source_grids(scenes, some, bands, reader)
+    common = sha256_json(rules)
+    keys: dict[str, str] = {}
+    pairs = []
+    for area in areas:
+        tiles = plan.tiles_of(area.grid.crs)
+        boxes = [plan.box(tile) for tile in tiles]
+        parts = parts_over(area, boxes)
+        strip = "" if area.strip is None else f"{area.strip.west} {area.strip.east}"
+        reaching = _reaching(sources, some, area, boxes, parts, plan.layout)
+        by_tile = np.searchsorted(reaching[1], np.arange(len(boxes) + 1))
+        pairs.append(reaching + np.array([[0], [len(keys)]]))
+        for j, (tile, box) in enumerate(zip(tiles, boxes, strict=True)):
+            place = f"{box.grid.crs} {box.column} {box.row} {box.width} {box.height} {strip}"
+            digest = hashlib.sha256(f"{common} {place} {hashlib.sha256(parts[j]).hexdigest()}".encode())
+            for i in reaching[0, by_tile[j] : by_tile[j + 1]]:
+                digest.update(contents[i])
+            keys[tile.name] = digest.hexdigest()
+    return TileKeys(keys, tuple(scene.id for scene in some), np.concatenate(pairs, axis=1))
 
 
 def scene_digest(scenes: SceneList, scene: Scene) -> str:
@@ -121,27 +132,40 @@ def scene_digest(scenes: SceneList, scene: Scene) -> str:
 
 
 def parts_over(area: Area, boxes: Sequence[PixelBox]) -> list[bytes]:
-    """What decides which pixels of each box belong to the area, as bytes; one byte where no outline passes.
+    """What decides which pixels of each box belong to the area's parts, as bytes; `FILLED` where all do.
 
-    The edges of the area's outlines that pass between the box's pixel centres, and whether the first centre is inside:
-    from these follows every other one.
+    The edges of outlines that pass between the box's pixel centres, and whether the first centre is inside: from these
+    follows every other one.
     """
-    rings = shapely.get_rings(np.array(area.parts))
-    points, ring = shapely.get_coordinates(rings, return_index=True)
-    follows = ring[1:] == ring[:-1]
-    edges = np.stack([points[:-1][follows], points[1:][follows]], axis=1)  # (N, 2, 2)
-    turned = (edges[:, 0, 0] > edges[:, 1, 0]) | (
-        (edges[:, 0, 0] == edges[:, 1, 0]) & (edges[:, 0, 1] > edges[:, 1, 1])
-    )
-    edges[turned] = edges[turned, ::-1]  # in whichever direction it was drawn
-    edges = edges[np.lexsort(edges.reshape(-1, 4).T[::-1])]
+    edges = _edges(area.parts)
     rectangles = centre_rectangles(boxes)
     at, edge = shapely.STRtree(shapely.linestrings(edges)).query(rectangles, predicate="intersects")
     order = np.lexsort((edge, at))
     at, edge = at[order], edge[order]
     first = np.searchsorted(at, np.arange(len(boxes) + 1))
     inside = _inside(area, np.array([(box.centres[0][0], box.centres[1][0]) for box in boxes]))
-    return [inside[j].tobytes() + edges[edge[first[j] : first[j + 1]]].tobytes() for j in range(len(boxes))]
+    found = [inside[j].tobytes() + edges[edge[first[j] : first[j + 1]]].tobytes() for j in range(len(boxes))]
+    # a large polygon is in pieces (cutting.py): a box that holds nothing but their common edges is filled
+    pieces = np.array(area.parts)
+    tree = shapely.STRtree(pieces)
+    along = (edges[:, 0] == edges[:, 1]) & (edges[:, 0] % area.grid.resolution == 0)
+    cuts = np.append(along.any(axis=1)[edge], False)
+    for j in np.flatnonzero(np.logical_and.reduceat(cuts, first[:-1]) & (np.diff(first) > 0)):
+        if shapely.covers(shapely.union_all(pieces[tree.query(rectangles[j])]), rectangles[j]):
+            found[j] = FILLED
+    return found
+
+
+def _edges(parts: Sequence[shapely.Geometry]) -> NDArray[np.float64]:
+    """The edges (N, 2, 2) of polygons, each in one direction, in one order, however they were drawn."""
+    points, ring = shapely.get_coordinates(shapely.get_rings(np.array(parts)), return_index=True)
+    follows = ring[1:] == ring[:-1]
+    edges = np.stack([points[:-1][follows], points[1:][follows]], axis=1)
+    (x, y), (to_x, to_y) = edges[:, 0].T, edges[:, 1].T
+    turned = (x > to_x) | ((x == to_x) & (y > to_y))
+    edges[turned] = edges[turned, ::-1]
+    in_order: NDArray[np.float64] = edges[np.lexsort(edges.reshape(-1, 4).T[::-1])]
+    return in_order
 
 
 def _inside(area: Area, points: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -161,7 +185,7 @@ def _is_used(scene: Scene, steps: Sequence[Timestep], bands: Mapping[str, Sequen
 
 
 def _reaching(
-    grids: Sequence[Any],
+    sources: Sequence[SourceGrid | None],
     some: Sequence[Scene],
     area: Area,
     boxes: Sequence[PixelBox],
@@ -169,8 +193,8 @@ def _reaching(
     layout: Layout,
 ) -> NDArray[np.intp]:
     """(2, N): positions of scenes and tiles whose windows they reach into, by tile, then scene."""
-    outline_of = {grid: outline_on(grid, area.grid) for grid in set(grids) - {None}}
-    outlines = [outline_of.get(grid) for grid in grids]
+    outline_of = {source: source and outline_on(source, area.grid) for source in set(sources)}
+    outlines = [outline_of[source] for source in sources]
     pairs = reached(outlines, some, [_around(box, layout) for box in boxes])
     # a tile at the area's edge computes fewer windows than lie around it: those decide, where a scene ends there
     rectangles = centre_rectangles(boxes)
@@ -178,7 +202,7 @@ def _reaching(
     windows: dict[int, NDArray[np.object_]] = {}
     for k, (i, j) in enumerate(pairs.T):
         outline = outlines[i]
-        if outline is None or len(parts[j]) == 1 or shapely.covers(outline, rectangles[j]):
+        if outline is None or parts[j] == FILLED or shapely.covers(outline, rectangles[j]):
             continue
         if j not in windows:
             windows[j] = centre_rectangles(tile_windows(area, boxes[j], layout))
