@@ -219,7 +219,7 @@ def find_keys(run: StageRun, plan: Plan, areas: Sequence[Area], scenes: SceneLis
 
     rules = rules_of(plan, card, run.project.config.imagery, STAGES["infer"].version)
     with AssetReader(workers=HEADERS_AT_ONCE, access=access_of(run.project)) as reader:
-        return tile_keys(plan, areas, scenes, rules, card.bands, reader)
+        return tile_keys(plan, areas, scenes, rules, card.bands, card.encoder, reader)
 
 
 def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> list[TileRecord]:

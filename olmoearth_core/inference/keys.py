@@ -2,9 +2,10 @@
 
     key = sha256(rules, the tile's box, the area's part of it, the scenes that can reach its windows)
 
-Rules are what the plan resolved (timesteps, model, batch sizes, precision, threads, ...), how imagery is composed, and
-the version of the stage. Tiles of equal keys have equal bytes, whichever map they belong to: another one takes them
-over (reuse.py). What a scene is called in another list, or which others stand there, is of no matter.
+Rules are what the plan resolved (model, batch sizes, precision, threads, ...), how imagery is composed, and the version
+of the stage. A scene counts with its timestep, as the encoder is told it: a later date changes the tiles whose months
+or scenes differ. Tiles of equal keys have equal bytes, whichever map they belong to: another one takes them over
+(reuse.py). What a scene is called in another list, or which others stand there, is of no matter.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from olmoearth_core.imagery.scene import Scene, SceneList
 from olmoearth_core.inference.area import Area
 from olmoearth_core.inference.plan import Layout, Plan, tile_windows
 from olmoearth_core.models.card import ModelCard
+from olmoearth_core.models.catalogue import named
 from olmoearth_core.project_imagery import ImageryConfig
 
 
@@ -63,7 +65,6 @@ def rules_of(plan: Plan, card: ModelCard, imagery: ImageryConfig, stage_version:
     return {
         "stage_version": stage_version,
         "resolution": plan.resolution,
-        "timesteps": [[start.isoformat(), end.isoformat()] for start, end in plan.timesteps],
         "layout": plan.layout.model_dump(exclude={"tile_size"}),
         "batch_sizes": plan.batch_sizes,
         "precision": plan.precision,
@@ -86,6 +87,7 @@ def tile_keys(
     scenes: SceneList,
     rules: Mapping[str, Any],
     bands: Mapping[str, Sequence[str]],
+    encoder: str,
     reader: AssetReader,
 ) -> TileKeys:
     """The keys of all tiles of `plan`.
@@ -96,11 +98,17 @@ def tile_keys(
         scenes: the frozen list.
         rules: what all tiles have in common, JSON values.
         bands: modality -> those that are composed.
+        encoder: name of the one that sees them.
         reader: reads the header of one asset a scene.
     """
     steps = [Timestep(start, end) for start, end in plan.timesteps]
     some = [scene for scene in scenes.scenes if _is_used(scene, steps, bands)]
-    contents = [bytes.fromhex(scene_digest(scenes, scene)) for scene in some]
+    told = [_told(step, named(encoder).reads_days) for step in steps]
+    contents = [
+        next(hashlib.sha256(f"{i} {told[i]} {scene_digest(scenes, scene)}".encode()).digest()
+             for i, step in enumerate(steps) if scene.in_step(step))
+        for scene in some
+    ]  # fmt: skip
     sources = source_grids(scenes, some, bands, reader)
     common = sha256_json(rules)
     keys: dict[str, str] = {}
@@ -176,6 +184,11 @@ def _inside(area: Area, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     inside = np.zeros(len(points), bool)
     inside[at[shapely.contains_xy(parts[part], *points[at].T)]] = True
     return inside
+
+
+def _told(step: Timestep, days: bool) -> str:
+    """What an encoder reads of the date of a timestep."""
+    return step.date.isoformat() if days else str(step.date.month)
 
 
 def _is_used(scene: Scene, steps: Sequence[Timestep], bands: Mapping[str, Sequence[str]]) -> bool:
