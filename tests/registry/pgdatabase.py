@@ -9,12 +9,11 @@ from sqlalchemy import create_engine, make_url, text
 _NUMBER = count()
 
 
-def new_postgres_database(server: str, template: str | None = None) -> str:
-    """Make a database on the server, empty or a copy of `template` (a URL that nobody is connected to); its URL."""
+def new_postgres_database(server: str) -> str:
+    """Make a database on the server; its URL."""
     name = f"registry_{next(_NUMBER)}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        copied = f" TEMPLATE {make_url(template).database}" if template else ""
-        connection.execute(text(f"CREATE DATABASE {name}{copied}"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return make_url(server).set(database=name).render_as_string(hide_password=False)
