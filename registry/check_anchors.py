@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from registry.statement import CHAIN
 from registry.verify_chain import Read
 from registry.workspace import Workspace
 
-ANCHORS, STATEMENT = "anchors of the chain", "provenance statement"
+ANCHORS, STATEMENT, CHAIN_TAGS = "anchors of the chain", "provenance statement", "tags of the chain"
 
 
-def check_anchors(session: Session, read: Read, extra: tuple[Head, ...] = ()) -> Check:
+def check_anchors(session: Session, read: Read, extra: Sequence[Head] = ()) -> Check:
     """Every head that was written down, in the places that can be reached, against the chain as it is now.
 
     Args:
@@ -31,7 +31,7 @@ def check_anchors(session: Session, read: Read, extra: tuple[Head, ...] = ()) ->
         read: the chain.
         extra: heads that somebody noted elsewhere.
     """
-    folders = session.scalars(select(schema.Run.project_folder).where(schema.Run.stage == "postprocess").distinct())
+    folders = session.scalars(select(schema.Run.project_folder).distinct())
     heads = [head for folder in sorted(folders) for head in heads_in(Path(folder) / HEADS)]
     problems: list[str] = []
     gone = 0
@@ -58,7 +58,7 @@ def check_anchors(session: Session, read: Read, extra: tuple[Head, ...] = ()) ->
     return Check(ANCHORS, "ok", detail)
 
 
-def check_statement(session: Session, workspace: Workspace, made: schema.Map, places: list[Path]) -> Check | None:
+def check_statement(session: Session, workspace: Workspace, made: schema.Map, places: Sequence[Path]) -> Check | None:
     """A map's provenance.json: its signature, its subject and its place in the chain; None where nobody wants one.
 
     Args:
@@ -121,7 +121,7 @@ def check_statement_alone(path: Path, keys: str) -> tuple[Check, Mapping[str, An
     ), statement
 
 
-def check_chain_tags(session: Session, made: schema.Map, tags: Mapping[str, str]) -> list[str]:
+def check_chain_tags(session: Session, tags: Mapping[str, str]) -> list[str]:
     """What the chain's tags of a raster (from its .aux.xml, or copied into it by GDAL) say that the X"""
     if HEAD_TAG not in tags:
         return []
