@@ -1,4 +1,4 @@
-"""What is this thing to the registry: a map, a model, a dataset version, labels, a scene, the encoder models began from?
+"""What is this thing to the registry: a map, a model, a dataset version, labels, a scene, a base encoder?
 
 A file is known by its bytes, else by what it says of itself (tags), else, tags stripped or compressed anew, by its
 pixels. A name is a map's id, a model `name/3`, a digest or DVC hash, a scene's id, or that of an encoder.

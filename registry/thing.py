@@ -42,7 +42,9 @@ class Thing:
         if path.exists():
             return cls(str(asked), path)
         if isinstance(asked, Path):
-            raise AuditError(f"{path}: no such file. Name a map's file, for example maps/<map id>/map.tif of a project.")
+            raise AuditError(
+                f"{path}: no such file. Name a map's file, for example maps/<map id>/map.tif of a project."
+            )
         return cls(asked, None)
 
     @property
