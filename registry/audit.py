@@ -142,7 +142,7 @@ def _unknown(workspace: Workspace, thing: Thing) -> str:
             "does not know. It is of another workspace (set OLMOEARTH_HOME or OLMOEARTH_REGISTRY_URL), or its tags are "
             "forged."
         )
-    here = f"the registry of this workspace ({workspace.home})"
+    here = f"the registry of this workspace ({workspace.shown_registry})"
     if thing.path is None:
         return (
             f"{thing.asked}: no such file, and {here} knows no map, scene, label file, model (name/version), base "
