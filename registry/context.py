@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Any
 
 from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.project import Project
 from registry import git
+from registry.hardware import hardware
 
 PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent
@@ -42,6 +44,8 @@ class RunContext:
     """Of the names and versions of all installed packages."""
     who: str
     host: str
+    hardware: dict[str, Any]
+    """processor, cores, memory_bytes, gpus."""
     flow_run: str | None
     """Prefect's id of the flow run, where there is one."""
     started: datetime
@@ -68,6 +72,7 @@ class RunContext:
             environment_sha256=_environment(),
             who=_who(),
             host=platform.node(),
+            hardware=hardware(),
             flow_run=flow_run,
             started=datetime.now(UTC),
         )
