@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry import schema
+from registry.facts import label_files
 from registry.find import Found
 from registry.lineage import Origin
 from registry.report import (
@@ -82,7 +83,7 @@ def dataset_facts(dataset: schema.DatasetVersion | None, runs: Sequence[schema.R
     return DatasetFacts(
         digest=dataset.digest,
         dvc_hash=dataset.dvc_hash,
-        labels={n: digest for n, digest in run.inputs.items() if n != "export" and not n.startswith("splits/")},
+        labels=label_files(run.inputs),
         project=dataset.project.name,
         summary=run.summary,
         scenes=scene_facts(dataset.scenes),

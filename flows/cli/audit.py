@@ -17,8 +17,8 @@ ThingArgument = Annotated[
     str,
     typer.Argument(
         metavar="FILE|ID",
-        help="A file or folder (any product of a map, a tile, weights, a model, a dataset, labels), or a name: a map's id, "
-        "a model `name/3`, a digest, a DVC hash, a scene's id.",
+        help="A file or folder (any product of a map, a tile, weights, a model, a dataset, labels), or a name: a map's "
+        "id, a model `name/3`, a digest, a DVC hash, a scene's id.",
     ),
 ]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page, for people.")]
