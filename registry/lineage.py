@@ -74,8 +74,10 @@ def touched(session: Session, found: Found) -> Touched:
     """
     datasets = _datasets_from(found)
     models = _models_from(found, datasets)
-    shown = select(schema.MapScene.map_id).where(schema.MapScene.scene_id.in_(_ids(found)))
-    maps = _maps(session, schema.Map.id.in_(shown), "imagery") if found.kind == "scene" else []
+    maps = []
+    if found.kind == "scene":
+        shown = select(schema.MapScene.map_id).where(schema.MapScene.scene_id.in_(_ids(found)))
+        maps = _maps(session, schema.Map.id.in_(shown), "imagery")
     if models is not None:
         known = {(line.id, line.digest) for line in maps}
         through_model = _maps(session, schema.Map.model_id.in_(models), "model")
