@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from olmoearth_core.digest import sha256_file
@@ -107,14 +107,17 @@ def find(session: Session, workspace: Workspace, thing: Thing) -> Found | None:
 
 
 def _by_bytes(session: Session, thing: Thing) -> Found | None:
+    digests = _checkpoints(thing) if thing.file is None else [thing.sha256 or ""]
+    return _by_content(session, digests, "checksum", thing.claims.get(MAP_ID))
+
+
+def _by_content(session: Session, digests: list[str], by: FoundBy, claimed: str | None = None) -> Found | None:
     """A product of a map, a tile, weights, labels; of several maps the one that the file itself names."""
-    digests = _checkpoints(thing) if thing.file is None else [thing.sha256]
-    claimed = schema.Map.name == thing.claims.get(MAP_ID)
+    first = (schema.Map.name == claimed).desc(), schema.Map.id.desc()
     for table, part in ((schema.Product, "{}"), (schema.Tile, "tile {}")):
         wanted = select(schema.Map, table.name).join(table).where(table.sha256.in_(digests)).options(*_MAP)
-        row = session.execute(wanted.order_by(claimed.desc(), schema.Map.id.desc()).limit(1)).first()
-        if row is not None:
-            return Found("map", "checksum", [row[0]], part.format(row[1]))
+        if (row := session.execute(wanted.order_by(*first).limit(1)).first()) is not None:
+            return Found("map", by, [row[0]], part.format(row[1]))
     wanted_rows: dict[Kind, ColumnElement[bool]] = {
         "model": schema.ModelVersion.weights_sha256.in_(digests),
         "labels": schema.LabelFile.sha256.in_(digests),
@@ -122,7 +125,7 @@ def _by_bytes(session: Session, thing: Thing) -> Found | None:
     }
     for kind, which in wanted_rows.items():
         if rows := _rows(session, kind, which):
-            return Found(kind, "checksum", rows, "weights" if kind != "labels" else rows[0].name)
+            return Found(kind, by, rows, "weights" if kind != "labels" else rows[0].name)
     return None
 
 
@@ -139,13 +142,14 @@ def _by_manifest(session: Session, thing: Thing) -> Found | None:
         return None
     folder, manifest = thing.manifest
     digest, stage = manifest.outputs_digest, manifest.stage
+    runs = list(session.scalars(select(schema.Run.id).where(schema.Run.stage == stage, schema.Run.digest == digest)))
     part = thing.file.relative_to(folder).as_posix() if thing.file is not None else f"the folder {folder.name}"
     wanted: dict[str, tuple[Kind, ColumnElement[bool]]] = {
         "postprocess": ("map", schema.Map.digest == digest),
-        "infer": ("map", schema.Map.tiles_run_id.in_(_runs(stage, digest))),
+        "infer": ("map", schema.Map.tiles_run_id.in_(runs)),
         "finetune": ("model", schema.ModelVersion.digest == digest),
         "preprocess": ("dataset", schema.DatasetVersion.digest == digest),
-        "export": ("dataset", schema.DatasetVersion.export_run_id.in_(_runs(stage, digest))),
+        "export": ("dataset", schema.DatasetVersion.export_run_id.in_(runs)),
     }
     if stage not in wanted:
         return None
@@ -184,6 +188,8 @@ def _product_of(session: Session, thing: Thing, *which: ColumnElement[bool]) -> 
 
 
 def _by_name(session: Session, workspace: Workspace, name: str) -> Found | None:
+    if len(name) == WHOLE_DIGEST and DIGEST.fullmatch(name) and (found := _by_content(session, [name], "name")):
+        return found
     for kind, which in _meanings(session, workspace, name):
         if rows := _rows(session, kind, *which):
             return Found(kind, "name", rows)
@@ -202,11 +208,6 @@ def _meanings(session: Session, workspace: Workspace, name: str) -> Iterator[tup
         yield "dataset", [schema.DatasetVersion.digest.startswith(name)]
         model = schema.ModelVersion
         yield "model", [or_(model.digest.startswith(name), model.weights_sha256.startswith(name))]
-    if len(name) == WHOLE_DIGEST:
-        yield "map", [schema.Map.id.in_(select(schema.Product.map_id).where(schema.Product.sha256 == name))]
-        yield "map", [schema.Map.id.in_(select(schema.Tile.map_id).where(schema.Tile.sha256 == name))]
-        yield "labels", [schema.LabelFile.sha256 == name]
-        yield "encoder", [schema.BaseEncoder.sha256 == name]
     yield "scene", [schema.Scene.name == name]
     yield "labels", [schema.LabelFile.name == name]
     yield "encoder", [or_(schema.BaseEncoder.source == name, schema.BaseEncoder.encoder == name)]
@@ -216,10 +217,6 @@ def _version(session: Session, workspace: Workspace, name: str, alias: str) -> s
     """The version that bears an alias in MLflow, which need not be asked of a name that is no model's."""
     known = select(schema.ModelVersion.id).where(schema.ModelVersion.mlflow_name == name).limit(1)
     return get_model(workspace, name, alias).version if session.scalars(known).first() is not None else None
-
-
-def _runs(stage: str, digest: str) -> Select[tuple[int]]:
-    return select(schema.Run.id).where(schema.Run.stage == stage, schema.Run.digest == digest)
 
 
 def _rows(session: Session, kind: Kind, *which: ColumnElement[bool]) -> list[Any]:

@@ -166,10 +166,10 @@ def _line(one: tuple[int, int, Node], other: tuple[int, int, Node]) -> str:
 
 
 def _box(x: int, y: int, node: Node) -> str:
+    title = ' class="title"'
     shape = f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{node.height}" rx="6"/>'
     texts = "".join(
-        f'<text x="{x + 12}" y="{y + PAD + LINE * (k + 1) - 4}"{" class=title" if k == 0 else ""}>'
-        f"{escape(_cut(text))}</text>"
+        f'<text x="{x + 12}" y="{y + PAD + LINE * (k + 1) - 4}"{title if k == 0 else ""}>{escape(_cut(text))}</text>'
         for k, text in enumerate([node.title, *node.lines])
     )
     name = escape(" ".join([node.title, *node.lines]))

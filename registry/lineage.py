@@ -72,59 +72,59 @@ def touched(session: Session, found: Found) -> Touched:
 
     A scene goes into maps as imagery, too; a map that shows a scene which its model also learned from is told once.
     """
-    datasets = _datasets_from(found)
-    models = _models_from(found, datasets)
-    maps = []
-    if found.kind == "scene":
-        shown = select(schema.MapScene.map_id).where(schema.MapScene.scene_id.in_(_ids(found)))
-        maps = _maps(session, schema.Map.id.in_(shown), "imagery")
-    if models is not None:
-        known = {(line.id, line.digest) for line in maps}
-        through_model = _maps(session, schema.Map.model_id.in_(models), "model")
-        maps += [line for line in through_model if (line.id, line.digest) not in known]
+    datasets = _datasets_from(session, found)
+    models = _models_from(session, found, datasets)
+    shown = _ids(session, schema.MapScene.map_id, schema.MapScene.scene_id, found) if found.kind == "scene" else []
+    maps = _maps(session, schema.Map.id.in_(shown), "imagery") if shown else []
+    known = {(line.id, line.digest) for line in maps}
+    learned = _maps(session, schema.Map.model_id.in_(models), "model") if models else []
     return Touched(
         datasets=_dataset_lines(session, datasets) if found.kind in ("scene", "labels") else [],
-        models=_model_lines(session, models) if found.kind not in ("map", "model") else [],
-        maps=maps,
+        models=_model_lines(session, models) if found.kind != "model" else [],
+        maps=maps + [line for line in learned if (line.id, line.digest) not in known],
     )
 
 
-def _ids(found: Found) -> list[int]:
-    return [row.id for row in found.rows]
-
-
-def _datasets_from(found: Found) -> Any:
-    """Ids of the dataset versions that the thing is, or went into; None where it goes into none."""
+def _datasets_from(session: Session, found: Found) -> list[int]:
+    """Ids of the dataset versions that the thing is, or went into."""
     match found.kind:
         case "scene":
-            return select(schema.DatasetScene.dataset_id).where(schema.DatasetScene.scene_id.in_(_ids(found)))
+            return _ids(session, schema.DatasetScene.dataset_id, schema.DatasetScene.scene_id, found)
         case "labels":
-            sets = [row.label_set_id for row in found.rows]
-            return select(schema.DatasetVersion.id).where(schema.DatasetVersion.label_set_id.in_(sets))
+            sets = {row.label_set_id for row in found.rows}
+            wanted = select(schema.DatasetVersion.id).where(schema.DatasetVersion.label_set_id.in_(sets))
+            return list(session.scalars(wanted))
         case "dataset":
-            return _ids(found)
-    return None
+            return [found.rows[0].id]
+    return []
 
 
-def _models_from(found: Found, datasets: Any) -> Any:
-    """Ids of the model versions that the thing is, or went into; None where it goes into none."""
-    match found.kind:
-        case "model":
-            return _ids(found)
-        case "encoder":
-            return select(schema.ModelVersion.id).where(schema.ModelVersion.base_encoder_id.in_(_ids(found)))
-        case "map":
-            return None
-    return select(schema.ModelVersion.id).where(schema.ModelVersion.dataset_id.in_(datasets))
+def _models_from(session: Session, found: Found, datasets: Sequence[int]) -> list[int]:
+    """Ids of the model versions that the thing is, or went into."""
+    if found.kind == "model":
+        return [found.rows[0].id]
+    if found.kind == "encoder":
+        return _ids(session, schema.ModelVersion.id, schema.ModelVersion.base_encoder_id, found)
+    wanted = select(schema.ModelVersion.id).where(schema.ModelVersion.dataset_id.in_(datasets))
+    return list(session.scalars(wanted)) if datasets else []
 
 
-def _dataset_lines(session: Session, ids: Any) -> list[DatasetLine]:
+def _ids(session: Session, wanted: Any, link: Any, found: Found) -> list[int]:
+    """`wanted` of the rows whose `link` is the id of a row found, each once.
+
+    Ids are fetched before what they name: PostgreSQL guesses badly how many a nested query gives, and would then read
+    large tables from end to end.
+    """
+    return list(session.scalars(select(wanted).where(link.in_([row.id for row in found.rows])).distinct()))
+
+
+def _dataset_lines(session: Session, ids: Sequence[int]) -> list[DatasetLine]:
     table = schema.DatasetVersion
     wanted: Select[Any] = select(table.digest, schema.Project.name, table.dvc_hash, table.created).join(table.project)
     return [DatasetLine(*row) for row in session.execute(wanted.where(table.id.in_(ids)).order_by(table.id.desc()))]
 
 
-def _model_lines(session: Session, ids: Any) -> list[ModelLine]:
+def _model_lines(session: Session, ids: Sequence[int]) -> list[ModelLine]:
     table = schema.ModelVersion
     columns = (table.mlflow_name, table.mlflow_version, schema.Project.name, table.weights_sha256, table.created)
     wanted: Select[Any] = select(*columns).join(table.project).where(table.id.in_(ids)).order_by(table.id.desc())

@@ -39,7 +39,7 @@ class Thing:
             AuditError: a path that is not there.
         """
         path = Path(asked).expanduser().absolute()
-        if path.exists():
+        if str(asked).strip() and path.exists():
             return cls(str(asked), path)
         if isinstance(asked, Path):
             raise AuditError(
