@@ -10,7 +10,7 @@ from registry.report import AuditReport, Kind, SceneFacts
 
 MOST = 6
 """Boxes of one kind that are drawn one by one; the rest is one box that counts them."""
-WIDTH, GAP, LINE, PAD, BETWEEN = 196, 46, 16, 9, 16
+WIDTH, GAP, LINE, PAD, BETWEEN = 226, 40, 16, 9, 16
 """Of a box, between columns, of a line of text, inside a box, between boxes of a column; in SVG units."""
 LETTERS = 29
 """That fit into a box."""

@@ -31,8 +31,11 @@ MARKS = {"ok": "good", "differs": "error", "missing": "warning", "changed": "war
 OWN_STYLE = """
 .badge { display: inline-block; border: 2px solid currentColor; border-radius: 6px; padding: .1rem .7rem;
   margin: .8rem 0 .3rem; } code { font-size: .82em; overflow-wrap: anywhere; }
-.facts th { width: 11rem; } .facts td { overflow-wrap: anywhere; } .preview { max-width: 22rem; float: right;
-  margin: 0 0 .5rem 1rem; border: 1px solid var(--line); } .problems { margin: .2rem 0 0; padding-left: 1.1rem; }
+.facts th { width: 11rem; } .facts td { overflow-wrap: anywhere; } tr:last-child th { border-bottom: 0; }
+.beside { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.beside > * { flex: 1 1 20rem; min-width: 0; }
+.beside img { max-width: 22rem; border: 1px solid var(--line); }
+.problems { margin: .2rem 0 0; padding-left: 1.1rem; }
 svg.lineage { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg .line { fill: none; stroke: var(--soft); stroke-width: 1.4; }
 svg rect { fill: var(--paper); stroke: var(--line); stroke-width: 1.4; } svg text { fill: var(--soft); }
@@ -77,14 +80,14 @@ def _sections(report: AuditReport) -> Iterator[tuple[str, str]]:
     if report.subject is not None:
         yield "Lineage", svg(lineage_graph(report))
     if report.map is not None:
-        yield "The map", _picture(report) + _map(report.map)
+        yield "The map", _map(report.map, _picture(report))
     if report.model is not None:
         yield "The model", _model(report.model)
     if report.dataset is not None:
-        labels = [(f"labels {name}", f"sha256 {sha256}") for name, sha256 in report.dataset.labels.items()]
-        dvc = report.dataset.dvc_hash or "unknown"
-        facts = [("digest", report.dataset.digest), ("DVC", dvc), ("project", report.dataset.project), *labels]
-        yield "The training data", _facts(facts)
+        data = report.dataset
+        facts = [("digest", data.digest), ("DVC", data.dvc_hash or "unknown"), ("project", data.project)]
+        labels = [(escape(name), f"<code>{sha256}</code>") for name, sha256 in data.labels.items()]
+        yield "The training data", _facts(facts) + table(("label file", "sha256"), labels)
     if report.labels:
         facts = [(file.project, f"{file.name}, in the label set {file.label_set}") for file in report.labels]
         yield "The labels", _facts([("sha256", report.labels[0].sha256), *facts])
@@ -107,10 +110,10 @@ def _picture(report: AuditReport) -> str:
     if report.preview is None:
         return ""
     content = base64.b64encode(report.preview.read_bytes()).decode()
-    return f'<img class=preview alt="Preview of the map" src="data:image/png;base64,{content}">'
+    return f'<img alt="Preview of the map" src="data:image/png;base64,{content}">'
 
 
-def _map(made: MapFacts) -> str:
+def _map(made: MapFacts, picture: str) -> str:
     reused = f", {made.reused_tiles} of them made by earlier runs" if made.reused_tiles else ""
     facts = [
         ("id", made.id),
@@ -122,7 +125,7 @@ def _map(made: MapFacts) -> str:
         *((f"assessed {one.created:%Y-%m-%d}", f"{one.units} sample units, by {one.who}") for one in made.assessments),
     ]
     products = table(("product", "sha256"), [(escape(n), f"<code>{d}</code>") for n, d in made.products.items()])
-    return _facts(facts) + products
+    return f"<div class=beside>{_facts(facts)}{picture}</div>{products}"
 
 
 def _model(model: ModelFacts) -> str:
