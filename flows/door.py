@@ -107,6 +107,7 @@ def _context(project: Project, workspace: Workspace, flow_run: str | None) -> An
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
     from registry import dvc
+    from registry.database import PATIENCE_SECONDS
     from registry.errors import VersioningError
     from registry.registry import open_registry
 
@@ -120,8 +121,10 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
         from olmoearth_core.postprocess.collection import write_collection
 
         write_collection(project)
-    with open_registry(workspace) as registry:
+    with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
         registry.record(project, result, context, dvc_hash=dvc_hash)
+        if result.stage == "postprocess":
+            registry.anchor(project, result)
 
 
 def finished_stage(project: Project, stage: str, progress: Progress) -> StageResult:

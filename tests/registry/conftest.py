@@ -9,14 +9,12 @@ from pathlib import Path
 import house as houses
 import pytest
 import smallrun
+from pgdatabase import new_postgres_database
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from registry.models import ModelVersion, register_model
 from registry.workspace import Workspace
-
-# each test has a database of its own on one server
-_NUMBER = iter(range(1_000_000))
 
 
 @pytest.fixture(scope="session")
@@ -64,18 +62,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'registry.db'}"
     return new_postgres_database(request.getfixturevalue("postgres_server"))
-
-
-def new_postgres_database(server: str) -> str:
-    """Make a database on the server; its URL."""
-    from sqlalchemy import create_engine, make_url, text
-
-    name = f"registry_{next(_NUMBER)}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
