@@ -110,7 +110,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         (
             {"nam": 1},
             "nam: unknown key, found 1; did you mean 'name'? Allowed here: "
-            "name, task, labels, auxiliary, imagery, dataset, model, training, map, retraining, deployment, "
+            "name, task, labels, auxiliary, imagery, dataset, model, training, map, retraining, deployment, ",
         ),
         ({"zzz": {"a": 1}}, "zzz: unknown key. Allowed here: name, task, labels, auxiliary, imagery"),
         (
