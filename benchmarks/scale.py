@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import numpy as np
 import psutil
 
 from olmoearth_core.inference.engines import Ledger
 from olmoearth_core.inference.exchange import Order
 from olmoearth_core.inference.infer import map_tiles
 from olmoearth_core.inference.job import MapJob
+from olmoearth_core.inference.keys import TileKeys
 from olmoearth_core.inference.plan import Layout, Plan, PlannedModel, Tile, read_plan, write_plan
 from olmoearth_core.inference.worker import Outcome
 from olmoearth_core.manifest import Manifest, describe_outputs, read_manifest, write_manifest
@@ -136,9 +138,10 @@ def measure_scheduling(plan: Plan, folder: Path) -> dict[str, Any]:
 
     order = Order("run", str(folder), "job", "rule", 0, "", "area")
     folder.mkdir()
-    job = MapJob(None, plan, folder, folder, folder, folder)
+    keys = TileKeys({tile.name: "0" * 64 for tile in plan.tiles}, (), np.empty((2, 0), np.intp))
+    job = MapJob(None, plan, folder, folder, folder, folder, keys.keys)
     run = StageRun(None, folder, {}, {}, Silent(), Meter(), engine=engine)
-    records = map_tiles(run, job)
+    records = map_tiles(run, job, keys)
     seconds = time.perf_counter() - begun
     assert len(records) == len(plan.tiles)
     return {

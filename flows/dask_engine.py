@@ -145,7 +145,8 @@ class Round:
             taken = self.ledger.take(place, 1 if self.last else pace.tiles(self.ledger.left, workers))
             if not taken:
                 return
-            future = self.cluster.submit(Batch(self.order, tuple(taken), self.last))
+            keys = {tile.name: self.job.keys[tile.name] for tile in taken}
+            future = self.cluster.submit(Batch(self.order, tuple(taken), keys, self.last))
             self._given[future.key] = place, future
             future.add_done_callback(self._ended.put)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +49,12 @@ class _Environment(BaseSettings):
         description="Where Dask workers find their work and leave tiles: s3://, or a folder that all of them see. "
         "<home>/exchange.",
     )
+    signing_key: str | None = Field(
+        None, description="Signs the provenance of maps: an ed25519 private key (PEM), or a file with it. None."
+    )
+    trusted_keys: str | None = Field(
+        None, description="Who may have signed: ed25519 public keys (PEM), or a file with them. The signing key's own."
+    )
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,10 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     dask_scheduler: str | None = None
     """Address of a running Dask cluster; None for temporary ones."""
+    signing_key: str | None = field(default=None, repr=False)
+    """PEM, or the file that holds it (`signing.signing_key`)."""
+    trusted_keys: str | None = None
+    """PEMs, or the file that holds them (`signing.trusted_keys`)."""
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -80,7 +90,7 @@ class Workspace:
         """
         _refuse_unknown()
         found = _Environment()
-        return cls._make(
+        made = cls._make(
             found.home,
             found.registry_url,
             found.tracking_uri,
@@ -89,6 +99,7 @@ class Workspace:
             found.exchange,
             found.dask_scheduler,
         )
+        return replace(made, signing_key=found.signing_key, trusted_keys=found.trusted_keys)
 
     @classmethod
     def at(
@@ -129,12 +140,19 @@ class Workspace:
             dask_scheduler=scheduler and _scheduler(scheduler),
         )
 
+    @property
+    def shown_registry(self) -> str:
+        """The registry's URL without its password."""
+        from sqlalchemy.engine import make_url
+
+        return make_url(self.registry_url).render_as_string(hide_password=True)
+
     @staticmethod
     def settings() -> dict[str, str]:
         """Every environment variable that a workspace reads -> what it is for."""
         return {
-            str(field.validation_alias or f"{PREFIX}{name.upper()}"): field.description or ""
-            for name, field in _Environment.model_fields.items()
+            str(setting.validation_alias or f"{PREFIX}{name.upper()}"): setting.description or ""
+            for name, setting in _Environment.model_fields.items()
         }
 
     @staticmethod

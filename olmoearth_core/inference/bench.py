@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmoearth_core.inference.exchange import Order, publish, published, receive
@@ -31,11 +32,13 @@ class Batch:
     Attributes:
         order: the job they are of.
         tiles: of its plan.
+        keys: of these tiles (`MapJob.keys`).
         last: they failed elsewhere before: one at a time, and told as they are if they fail again.
     """
 
     order: Order
     tiles: tuple[Tile, ...]
+    keys: Mapping[str, str]
     last: bool = False
 
     @property
@@ -71,6 +74,8 @@ class Bench:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, "bench")
         self._at_hand: tuple[Order, MapJob, Worker] | None = None
+        self._keys: dict[str, str] = {}
+        """Of the batch at hand; the job has it."""
         self._kept = ExitStack()
 
     def compute(self, batch: Batch) -> Done:
@@ -86,7 +91,7 @@ class Bench:
         return self._thread.submit(self._close, run)
 
     def _compute(self, batch: Batch) -> Done:
-        job, worker = self._open(batch.order)
+        job, worker = self._open(batch.order, batch.keys)
         objects = open_objects(batch.order.exchange)
         records = {tile.name: published(objects, batch.order, tile.name) for tile in batch.tiles}
         outcomes = [Outcome(name, record) for name, record in records.items() if record]
@@ -101,12 +106,14 @@ class Bench:
             handing.result()
         return Done(tuple(outcomes), time.perf_counter() - begun, len(missing))
 
-    def _open(self, order: Order) -> tuple[MapJob, Worker]:
+    def _open(self, order: Order, keys: Mapping[str, str]) -> tuple[MapJob, Worker]:
         if self._at_hand is None or self._at_hand[0] != order:
             self._close()
             self._kept.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            job = receive(order, self._folder)
+            job = replace(receive(order, self._folder), keys=self._keys)
             self._at_hand = order, job, self._kept.enter_context(Worker(job))
+        self._keys.clear()
+        self._keys.update(keys)
         return self._at_hand[1:]
 
     def _close(self, run: str | None = None) -> None:

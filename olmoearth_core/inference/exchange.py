@@ -4,14 +4,16 @@
     <exchange>/jobs/<sha256>.json        name of each file of a job -> its sha256
     <exchange>/tiles/<rule>/<tile>.tif, then lost/<tile>.json, then <tile>.json (its record: now the tile counts)
 
-`rule` names all that decides a tile's bytes, so that a tile that is there already, of a run that was killed, is whole
-and right. What is read is believed only by its checksum.
+`rule` names this attempt at the map (it survives a kill as the journals do) and all that decides a tile's bytes, so
+that a tile that is there already, of a run that was killed, is whole and right. An attempt that begins anew, because
+assets that could not be read may be readable now, finds none. What is read is believed only by its checksum.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from olmoearth_core.stages import STAGES
 from olmoearth_core.store import write_bytes, write_json
 
 SETTINGS, SCENES, AREA, MODEL = "settings.json", "scenes.json", "area", "model"
+ATTEMPT = "attempt.json"
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,12 @@ def send(job: MapJob, exchange: str, run: str) -> Order:
         for name, content in files.items():
             objects.put(f"files/{names[name]}", content)
         objects.put(f"jobs/{listed}.json", _json(names))
-    rule = sha256_json({"version": version, "imagery": imagery, **decides})
+    rule = sha256_json({"attempt": _attempt(job), "version": version, "imagery": imagery, **decides})
     return Order(run, exchange, listed, rule, version, str(job.project.root), job.area.name)
 
 
 def receive(order: Order, folder: Path) -> MapJob:
-    """Fetch a job's files into `folder`, where its tiles are to be written as well.
+    """Fetch a job's files into `folder`, where its tiles are to be written as well; their keys come with batches.
 
     Raises:
         MappingError: this machine has another version of the platform, or cannot read the catalogue.
@@ -108,6 +111,7 @@ def receive(order: Order, folder: Path) -> MapJob:
         scenes=folder / SCENES,
         model=folder / MODEL,
         out=folder / "tiles",
+        keys={},
     )
     _check_catalogue(job)
     return job
@@ -158,6 +162,13 @@ def _files(job: MapJob) -> Iterator[tuple[str, Path]]:
             yield f"{AREA}/{path.name}", path
     for name in (CARD, WEIGHTS):
         yield f"{MODEL}/{name}", job.model / name
+
+
+def _attempt(job: MapJob) -> str:
+    path = job.scratch / ATTEMPT
+    if not path.is_file():
+        write_json(path, {"attempt": secrets.token_hex(16)})
+    return str(json.loads(path.read_bytes())["attempt"])
 
 
 def _fetch(objects: Objects, name: str, digest: str = "") -> bytes:

@@ -18,6 +18,7 @@ from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.job import MapJob
 from olmoearth_core.inference.journals import lost_assets
 from olmoearth_core.inference.plan import read_plan
+from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.objects import open_objects
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project
@@ -39,7 +40,15 @@ def alone(project: Project) -> Path:
 def job(project: Project, alone: Path, tmp_path: Path) -> MapJob:
     run = infer_run(project, tmp_path / "home")
     area, scenes = project.path(project.config.map.area), freeze_map_scenes(project, Silent())
-    return MapJob(project, read_plan(alone), area, scenes, run.upstream["finetune"].folder, run.out)
+    return MapJob(project, read_plan(alone), area, scenes, run.upstream["finetune"].folder, run.out, keys_of(alone))
+
+
+def keys_of(folder: Path) -> dict[str, str]:
+    """As the records of its tiles have them."""
+    return {
+        tile.name: TileRecord.model_validate_json((folder / f"{tile.name}.json").read_bytes()).key
+        for tile in read_plan(folder).tiles
+    }
 
 
 @pytest.fixture
@@ -52,14 +61,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_tiles_of_a_bench_are_those_of_this_machine(job: MapJob, alone: Path, bench: Bench, tmp_path: Path) -> None:
     order = send(job, str(tmp_path / "exchange"), "run")
-    done = bench.compute(Batch(order, tuple(job.plan.tiles)))
+    done = bench.compute(Batch(order, tuple(job.plan.tiles), job.keys))
     assert done.computed == len(done.outcomes) == len(job.plan.tiles)
     for outcome in done.outcomes:
         assert outcome.record is not None
         assert bring_home(open_objects(order.exchange), order, outcome.record, outcome.name, job)
     tiles = {name: digest for name, digest in checksums(alone).items() if name not in ("plan.json", "scenes.json")}
     assert checksums(job.out) == tiles
-    again = bench.compute(Batch(order, tuple(job.plan.tiles)))
+    again = bench.compute(Batch(order, tuple(job.plan.tiles), job.keys))
     assert (again.computed, len(again.outcomes)) == (0, len(job.plan.tiles)), "what lies there is not computed again"
 
 
@@ -78,7 +87,7 @@ def test_what_decides_no_pixel_is_no_reason_to_compute_again(job: MapJob, tmp_pa
 def test_a_full_disk_at_home_loses_nothing(job: MapJob, bench: Bench, tmp_path: Path) -> None:
     order = send(job, str(tmp_path / "exchange"), "run")
     tile = job.plan.tiles[0]
-    [outcome] = bench.compute(Batch(order, (tile,))).outcomes
+    [outcome] = bench.compute(Batch(order, (tile,), job.keys)).outcomes
     assert outcome.record is not None
     objects = open_objects(order.exchange)
     with full_disk(1000), pytest.raises(StoreError, match=r"the disk is full\. Finished work is kept"):
@@ -89,7 +98,7 @@ def test_a_full_disk_at_home_loses_nothing(job: MapJob, bench: Bench, tmp_path: 
 
 def test_a_full_disk_of_a_worker_publishes_nothing_half(job: MapJob, bench: Bench, tmp_path: Path) -> None:
     order = send(job, str(tmp_path / "exchange"), "run")
-    batch = Batch(order, tuple(job.plan.tiles))
+    batch = Batch(order, tuple(job.plan.tiles), job.keys)
     bench.compute(replace(batch, tiles=()))  # the job and the model are there
     with full_disk(1000), pytest.raises(StoreError, match="the disk is full"):
         bench.compute(batch)
@@ -122,16 +131,12 @@ def test_assets_that_could_not_be_read_are_told_at_home(project: Project, tmp_pa
     summary = infer(run)
     assert len(summary["failed_assets"]) == 1
     home = infer_run(ours, tmp_path / "home")
+    model = home.upstream["finetune"].folder
     job = MapJob(
-        ours,
-        read_plan(run.out),
-        ours.path("area.geojson"),
-        home.files["scenes"],
-        ours.root / "models" / "small",
-        home.out,
+        ours, read_plan(run.out), ours.path("area.geojson"), home.files["scenes"], model, home.out, keys_of(run.out)
     )
     order = send(job, str(tmp_path / "exchange"), "run")
-    for outcome in bench.compute(Batch(order, tuple(job.plan.tiles))).outcomes:
+    for outcome in bench.compute(Batch(order, tuple(job.plan.tiles), job.keys)).outcomes:
         assert outcome.record is not None
         assert bring_home(open_objects(order.exchange), order, outcome.record, outcome.name, job)
     assert [failure.asset for failure in lost_assets(job.scratch)] == [summary["failed_assets"][0]["asset"]]

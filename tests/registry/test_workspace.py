@@ -42,6 +42,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "OLMOEARTH_DVC_REMOTE": "s3://bucket/dvc",
         "OLMOEARTH_EXCHANGE": "s3://bucket/exchange/",
         "OLMOEARTH_DASK_SCHEDULER": "tcp://dask:8786",
+        "OLMOEARTH_SIGNING_KEY": "/secrets/signing.pem",
+        "OLMOEARTH_TRUSTED_KEYS": "/etc/olmoearth/trusted.pub",
     }
     assert set(values) == set(Workspace.setting_names())
     for name, value in values.items():
@@ -55,7 +57,10 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "s3://bucket/dvc",
         "s3://bucket/exchange",
         "tcp://dask:8786",
+        "/secrets/signing.pem",
+        "/etc/olmoearth/trusted.pub",
     )
+    assert "/secrets" not in repr(found)
     assert all(Workspace.settings().values()), "every setting says what it is for"
 
 
