@@ -121,8 +121,8 @@ class Cluster:
         from prefect.states import Crashed
 
         state: State[Any] = Crashed(message="The worker is lost; its tiles go to others.")
-        with suppress(Exception), self._settings():  # it decides nothing
-            get_client(sync_client=True).set_task_run_state(future.task_run_id, state, force=True)
+        with suppress(Exception), self._settings(), get_client(sync_client=True) as client:  # it decides nothing
+            client.set_task_run_state(future.task_run_id, state, force=True)
 
     def _settings(self) -> Any:
         """Of Prefect, for workers: they take what is in force where a task is submitted."""

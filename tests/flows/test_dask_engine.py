@@ -152,7 +152,8 @@ def test_a_killed_worker_loses_only_its_tiles_and_nobody_sees_a_half_one(
 def states_of_tasks() -> set[str]:
     from prefect import get_client
 
-    runs = get_client(sync_client=True).read_task_runs(limit=200)
+    with get_client(sync_client=True) as api:
+        runs = api.read_task_runs(limit=200)
     return {str(run.state_name) for run in runs if "_" in run.name and not run.name.startswith("task_of")}
 
 
