@@ -128,8 +128,8 @@ def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
 def _around(sources: Sequence[rasterio.DatasetReader], crs: Any) -> tuple[float, float, float, float]:
     """(left, bottom, right, top) of what holds some rasters in `crs`."""
     edges = np.array([transform_bounds(source.crs, crs, *source.bounds, densify_pts=21) for source in sources])
-    left, bottom, right, top = (*edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist())
-    return left, bottom, right, top
+    low, high = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def _thinned(source: rasterio.DatasetReader, factor: int) -> tuple[np.ndarray, rasterio.Affine]:

@@ -79,8 +79,8 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
 
 
 def value_table(paths: Sequence[Path]) -> dict[str, Any]:
-    """What a map of values, one file a zone, comes to: pixels, hectares, and (None where nothing is mapped) mean, std and
-    percentiles.
+    """What a map of values, one file a zone, comes to: pixels, hectares, and (None where nothing is mapped) mean, std
+    and percentiles.
 
     Mean and std are over the ground: each block's pixels count by the areal scale of the CRS in the block's middle.
     """
