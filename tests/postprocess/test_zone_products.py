@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -17,13 +18,19 @@ from smallmap import CLASSES, checksums, infer_run, postprocess_run
 from zonemap import MERIDIAN, SPECKS, WHOLE, ZONES, zone_project
 
 from olmoearth_core.assessment.assess import assess
+from olmoearth_core.assessment.change import change
 from olmoearth_core.assessment.sample import draw, map_files
+from olmoearth_core.embeddings.similar import Query, similar
+from olmoearth_core.errors import MappingError
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.plan import read_plan
 from olmoearth_core.manifest import MANIFEST
 from olmoearth_core.postprocess.collection import write_collection
 from olmoearth_core.postprocess.postprocess import postprocess
+from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project
+from olmoearth_core.stage import run_stage
+from olmoearth_core.stages import STAGES, embed_stage
 
 RASTERS = ("map", "probabilities", "confidence", "observations", "sets")
 NAMES = [c["name"] for c in CLASSES]
@@ -195,6 +202,50 @@ def test_a_map_of_two_zones_is_sampled_and_assessed(made: tuple[Path, dict], tmp
         table.writeheader()
         table.writerows(rows)
     assert assess(tmp_path)["overall_accuracy"]["value"] == 1
+
+
+def test_two_maps_of_two_zones_are_compared(made: tuple[Path, dict], tmp_path: Path) -> None:
+    out, summary = made
+    later = tmp_path / "later"
+    shutil.copytree(out, later)
+    changed = 0
+    for path in map_files(later):
+        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as source:
+            pixels = source.read(1)
+            rows, columns = np.nonzero(pixels == 1)
+            pixels[rows[:500], columns[:500]] = 2
+            changed += min(500, len(rows))
+            source.write(pixels, 1)
+    report = change(map_files(out), map_files(later), tmp_path / "change")
+    assert sum(kind["pixels"] for kind in report["kinds"].values()) == summary["mapped_pixels"]
+    assert report["kinds"]["forest to bare & built"]["pixels"] == changed == 1000
+    assert report["changed_hectares"] == pytest.approx(10, rel=2e-3)
+    assert set(report["new"]["sha256"]) == {"map_32631.tif", "map_32632.tif"}
+    assert [path.name for path in map_files(tmp_path / "change")] == ["map_32631.tif", "map_32632.tif"]
+    with rasterio.open(tmp_path / "change/map.gti.gpkg") as index:
+        assert index.colormap(1)[0][3] == 255
+    assert len(draw(map_files(tmp_path / "change"), tmp_path / "sample", size=50, least=5).units) >= 50
+    with pytest.raises(MappingError, match=r"has the zones 32631, .* has 32631, 32632"):
+        change(map_files(out)[:1], map_files(later), tmp_path / "refused")
+    over = change(map_files(out)[:1], map_files(later), tmp_path / "nearest", resample=True)
+    assert 0 < over["kinds"]["forest to bare & built"]["pixels"] < 1000
+
+
+def test_embeddings_of_two_zones_find_places_in_both(project: Project, tmp_path: Path) -> None:
+    result = run_stage(embed_stage(), STAGES, project, Silent())
+    assert read_plan(result.folder).zones == ZONES
+    middle = (MERIDIAN, (WHOLE.bounds[1] + WHOLE.bounds[3]) / 2)
+    query = Query([middle, (MERIDIAN + 0.05, middle[1])], top=200, apart=150)
+    found = similar(result.folder, query, tmp_path, Silent())
+    assert found["rasters"] == ["similarity_32631.tif", "similarity_32632.tif"]
+    places = gpd.read_file(tmp_path / "places.gpkg")
+    assert (places.geometry.x < MERIDIAN).any()
+    assert (places.geometry.x > MERIDIAN).any()
+    metric = places.to_crs("EPSG:32631").geometry.to_numpy()
+    pairs = shapely.distance(metric[:, None], metric[None]) + 1e9 * np.eye(len(metric))
+    assert pairs.min() > 149
+    with rasterio.open(tmp_path / "similarity.gti.gpkg") as index:
+        assert (index.read(1) <= 250).any()
 
 
 def test_equal_tiles_give_equal_bytes(project: Project, made: tuple[Path, dict]) -> None:
