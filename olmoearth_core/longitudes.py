@@ -41,7 +41,33 @@ def within_180(area: BaseGeometry) -> BaseGeometry:
         )
         for turn in (-360, 0, 360)
     ]
-    return shapely.union_all([part for part in parts if not part.is_empty])
+    pieces = shapely.get_parts(parts)  # where it only touches the antimeridian a line is left over
+    return shapely.union_all(pieces[shapely.get_dimensions(pieces) == shapely.get_dimensions(area)])
+
+
+def hull(area: BaseGeometry) -> BaseGeometry:
+    """The convex hull of an area within -180 to 180, not around the Earth where it lies over the antimeridian."""
+    return within_180(shapely.MultiPolygon(list(shapely.get_parts(across_180([area])))).convex_hull)
+
+
+def bbox(area: BaseGeometry) -> list[float]:
+    """(west, south, east, north) of an area within -180 to 180; as in GeoJSON, west > east over the antimeridian."""
+    west, south, east, north = shapely.total_bounds(across_180([area])).tolist()
+    return [west, south, east if east <= 180 else east - 360, north]
+
+
+def around(boxes: Sequence[Sequence[float]]) -> list[float]:
+    """The smallest bbox, as `bbox`, around others."""
+    spans = sorted((west, east if east >= west else east + 360) for west, _, east, _ in boxes)
+    gaps, reached = [], spans[0][1]
+    for west, east in spans[1:]:
+        gaps.append((west - reached, reached, west))
+        reached = max(reached, east)
+    widest, east, west = max([*gaps, (spans[0][0] + 360 - reached, reached, spans[0][0])])
+    if widest <= 0:
+        west, east = -180.0, 180.0
+    east = east if east <= 180 else east - 360
+    return [west, min(box[1] for box in boxes), east, max(box[3] for box in boxes)]
 
 
 def across_180(areas: Sequence[BaseGeometry] | NDArray[Any]) -> NDArray[Any]:

@@ -201,7 +201,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=3,
+        version=4,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,

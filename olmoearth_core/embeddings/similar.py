@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from olmoearth_core.grid import PixelBox
 from olmoearth_core.inference.plan import Plan, Tile, read_plan
 from olmoearth_core.postprocess.mosaic import Band, write_mosaic
 from olmoearth_core.postprocess.preview import write_value_preview
+from olmoearth_core.postprocess.tile_index import index_name, write_index
 from olmoearth_core.progress import Progress
 from olmoearth_core.store import write_bytes, write_json
 
@@ -92,6 +94,8 @@ def similar(folder: Path, query: Query, out: Path, progress: Progress) -> dict[s
         name = f"{RASTER}_{crs.rsplit(':', 1)[-1]}.tif"
         write_mosaic(out / name, tiles, [Band("similarity", 1, 1 / STEPS)], tags={}, scratch=scratch)
         rasters.append(name)
+    if len(rasters) > 1:
+        write_index(out / index_name(f"{RASTER}.tif"), [out / name for name in rasters], plan.anchor, scratch)
     for tiles in scored.values():
         for path in tiles:
             path.unlink()
@@ -101,7 +105,7 @@ def similar(folder: Path, query: Query, out: Path, progress: Progress) -> dict[s
     text = f"Examples: {len(query.like)}, counterexamples: {len(query.unlike)}"
     write_value_preview(
         out / PICTURE,
-        out / rasters[0],
+        [out / name for name in rasters],
         title=f"Similar places, {plan.anchor.isoformat()}",
         subtitle=text,
         footer=folder.name,
@@ -258,11 +262,7 @@ class _Best:
     def _thinned(self, found: list[tuple[float, float, float, str]]) -> list[tuple[float, float, float, str]]:
         kept: list[tuple[float, float, float, str]] = []
         for place in sorted(found, key=lambda p: (-p[0], p[3], p[1], p[2])):
-            near = any(
-                place[3] == other[3] and (place[1] - other[1]) ** 2 + (place[2] - other[2]) ** 2 < self._apart**2
-                for other in kept
-            )
-            if not near:
+            if not any(_metres(place, other) < self._apart for other in kept):
                 kept.append(place)
             if len(kept) == self._top:
                 break
@@ -280,6 +280,19 @@ class _Best:
             geometry=gpd.points_from_xy(table[:, 2], table[:, 3]),
             crs="EPSG:4326",
         )
+
+
+def _metres(one: tuple[float, float, float, str], two: tuple[float, float, float, str]) -> float:
+    """How far two places (score, x, y, CRS) are apart; those of two zones are compared in the first one's."""
+    x, y = two[1:3]
+    if one[3] != two[3]:
+        x, y = _between(two[3], one[3]).transform(x, y)
+    return float(np.hypot(one[1] - x, one[2] - y))
+
+
+@lru_cache(maxsize=64)
+def _between(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _write_places(path: Path, places: gpd.GeoDataFrame) -> None:

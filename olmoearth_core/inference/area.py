@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.errors import LabelError, MappingError, ProjectError
 from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.inference.cutting import in_pieces
-from olmoearth_core.inference.zones import NORTH, SOUTH, STEP, Strip, strips_of, zones_between
+from olmoearth_core.inference.zones import NORTH, SOUTH, STEP, Part, Strip, parts_of, zones_between
 from olmoearth_core.labels.vector import VectorFile, read_polygons, union
 from olmoearth_core.labels.zone import named_grid
 from olmoearth_core.longitudes import across_180, within_180
@@ -125,11 +125,11 @@ def load_areas(path: Path, source: str, *, crs: str | None, resolution: float) -
         if crs is not None:
             areas = [_on_named_grid(file, source, outline, whole, named_grid(crs, resolution))]
         else:
-            zones = strips_of(whole, source)
+            parts = parts_of(whole, source)
             areas = (
-                [_straight(file, source, outline, Grid(zones[0][0].crs, resolution))]
-                if len(zones) == 1
-                else [_bent(part, Grid(strip.crs, resolution), strip) for strip, part in zones]
+                [_straight(file, source, outline, Grid(parts[0].strip.crs, resolution))]
+                if len(parts) == 1
+                else [_of_zone(part, Grid(part.strip.crs, resolution)) for part in parts]
             )
     except (LabelError, ProjectError) as error:
         raise MappingError(str(error)) from error
@@ -146,7 +146,7 @@ def _on_named_grid(file: VectorFile, source: str, outline: BaseGeometry, whole: 
     first, last = zones_between(west, east)
     if first == last and south >= SOUTH and north <= NORTH:
         return _straight(file, source, outline, grid)
-    area = _bent(whole, grid)
+    area = Area(grid, _bent(whole, grid), outline)
     if not np.isfinite(shapely.total_bounds(np.array(area.parts))).all():
         raise MappingError(f"{source}: some of the area has no place in {grid.crs}. Set imagery.crs to another one.")
     return area
@@ -157,16 +157,13 @@ def _straight(file: VectorFile, source: str, outline: BaseGeometry, grid: Grid) 
     return Area(grid, _polygons(union(file, source, grid), grid), outline)
 
 
-def _bent(outline: BaseGeometry, grid: Grid, strip: Strip | None = None) -> Area:
-    """The area with edges that are straight in degrees, and so bend on the grid.
+def _of_zone(part: Part, grid: Grid) -> Area:
+    return Area(grid, _bent(part.wide, grid), within_180(part.outline), part.strip)
 
-    Args:
-        outline: in degrees, over the antimeridian in one piece.
-        grid: to bring it to.
-        strip: of a zone, which the outline is a part of.
-    """
-    projected = shapely.make_valid(grid.project(shapely.segmentize(outline, STEP)))
-    return Area(grid, _polygons(projected, grid), within_180(outline), strip)
+
+def _bent(outline: BaseGeometry, grid: Grid) -> tuple[BaseGeometry, ...]:
+    """An area in degrees on a grid, with edges that are straight in degrees, and so bend on the grid."""
+    return _polygons(shapely.make_valid(grid.project(shapely.segmentize(outline, STEP))), grid)
 
 
 def _polygons(projected: BaseGeometry, grid: Grid) -> tuple[BaseGeometry, ...]:

@@ -59,7 +59,7 @@ class Strip:
     def longitude(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Degrees east of the central meridian, (N,), at points of the zone's CRS."""
         longitude, _ = self._to_degrees.transform(x, y)
-        degrees: np.ndarray = (np.asarray(longitude) - self._central + 180) % 360 - 180
+        degrees: np.ndarray = (np.asarray(longitude) - self.central + 180) % 360 - 180
         return degrees
 
     def _before(self, edge: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -75,20 +75,33 @@ class Strip:
     def _to_degrees(self) -> Transformer:
         return Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
 
-    @cached_property
-    def _central(self) -> float:
+    @property
+    def central(self) -> float:
+        """Its central meridian, degrees."""
         return (int(self.crs[-2:]) - 0.5) * WIDTH - 180
 
 
-def strips_of(outline: BaseGeometry, source: str) -> list[tuple[Strip, BaseGeometry]]:
-    """The zones of an area, from west to east, and the part of it in each.
+@dataclass(frozen=True)
+class Part:
+    """What of an area lies in one zone.
+
+    Attributes:
+        strip: of the zone.
+        outline: in degrees, over the antimeridian in one piece.
+        wide: the same, cut `RIM` too wide at the neighbouring zones.
+    """
+
+    strip: Strip
+    outline: BaseGeometry
+    wide: BaseGeometry
+
+
+def parts_of(outline: BaseGeometry, source: str) -> list[Part]:
+    """The zones of an area, from west to east; one alone has no limits.
 
     Args:
         outline: degrees, over the antimeridian in one piece.
         source: its name in messages.
-
-    Returns:
-        parts in degrees, cut `RIM` too wide; of an area in a single zone the outline as it is.
 
     Raises:
         MappingError: the area reaches beyond the latitudes of UTM.
@@ -101,28 +114,30 @@ def strips_of(outline: BaseGeometry, source: str) -> list[tuple[Strip, BaseGeome
         )
     first, last = zones_between(west, east)
     if first == last:
-        return [(Strip(_crs(first, (south + north) / 2)), outline)]
-    polygons = shapely.get_parts(outline)
-    left, _, right, _ = shapely.bounds(polygons).T
-    found = []
+        return [Part(Strip(_crs(first, (south + north) / 2)), outline, outline)]
+    polygons, found = shapely.get_parts(outline), []
     for zone in range(first, last + 1):
         start, end = _start(zone), _start(zone + 1)
         over, beyond = zone == first and west < start, zone == last and east > end  # the outermost strips reach further
         start, end = west if over else start, east if beyond else end
-        near = (right > start) & (left < end)
-        whole = near & (left >= start - RIM) & (right <= end + RIM)
-        rim = shapely.box(start - RIM, south - 1, end + RIM, north + 1)
-        cut = shapely.intersection(polygons[near & ~whole], rim)
-        parts = shapely.get_parts(np.concatenate([polygons[whole], cut]))
-        from_there, _, to_there, _ = shapely.bounds(parts).T  # what lies in the rim alone is the neighbour's
-        parts = parts[(shapely.area(parts) > 0) & (to_there > start) & (from_there < end)]
-        if not len(parts):
+        exact = _between(polygons, start, end)
+        if not len(exact):
             continue
-        part = shapely.MultiPolygon(list(parts))
+        part = shapely.MultiPolygon(list(exact))
         _, bottom, _, top = part.bounds
         edges = None if over else -WIDTH / 2, None if beyond else WIDTH / 2
-        found.append((Strip(_crs(zone, (bottom + top) / 2), *edges), part))
+        wide = shapely.MultiPolygon(list(_between(polygons, start - RIM, end + RIM)))
+        found.append(Part(Strip(_crs(zone, (bottom + top) / 2), *edges), part, wide))
     return found
+
+
+def _between(polygons: np.ndarray, west: float, east: float) -> np.ndarray:
+    """What of polygons lies between two longitudes, polygons again."""
+    left, bottom, right, top = shapely.bounds(polygons).T
+    near, whole = (right > west) & (left < east), (left >= west) & (right <= east)
+    band = shapely.box(west, bottom.min() - 1, east, top.max() + 1)
+    parts = shapely.get_parts(np.append(polygons[near & whole], shapely.intersection(polygons[near & ~whole], band)))
+    return np.asarray(parts[shapely.area(parts) > 0])
 
 
 def zones_between(west: float, east: float) -> tuple[int, int]:
