@@ -38,8 +38,13 @@ def map_outlook(project: Project, work: Workload, device: str) -> MapOutlook:
     """
     where, crs = project.config.map.area, project.config.imagery.crs
     areas = load_areas(project.path(where), where, crs=crs, resolution=work.resolution)
-    tile_size = project.config.map.tile_size
-    tiles, windows = plan_tiles(areas, Layout(tile_size=tile_size, window_size=work.window_size, patch_size=work.patch_size, stride=work.stride))  # fmt: skip
+    layout = Layout(
+        tile_size=project.config.map.tile_size,
+        window_size=work.window_size,
+        patch_size=work.patch_size,
+        stride=work.stride,
+    )
+    tiles, windows = plan_tiles(areas, layout)
     return MapOutlook(
         km2=sum(part.area for area in areas for part in area.parts) / 1e6,
         tiles=len(tiles),

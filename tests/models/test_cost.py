@@ -100,7 +100,14 @@ def test_a_square_kilometre_takes_more_windows_where_they_overlap() -> None:
 
 def test_estimate_prices_an_area_from_a_measured_speed(tmp_path: Path) -> None:
     work = Workload(16, 8, 2)
-    rows = estimate(["v1-nano", "v1.1-nano"], work, windows=100 * work.windows_per_km2, price_per_hour=2.0, calibrate=True, seconds=0.02)
+    rows = estimate(
+        ["v1-nano", "v1.1-nano"],
+        work,
+        windows=100 * work.windows_per_km2,
+        price_per_hour=2.0,
+        calibrate=True,
+        seconds=0.02,
+    )
     assert [r.name for r in rows] == ["v1.1-nano", "v1-nano"]
     for r in rows:
         assert r.speed is not None
