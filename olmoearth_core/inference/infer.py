@@ -17,13 +17,15 @@ import torch
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
+from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.mask import without_mask
-from olmoearth_core.imagery.read import Failure
-from olmoearth_core.imagery.scene import Scene, read_scenes
+from olmoearth_core.imagery.read import AssetReader, Failure
+from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.engines import local
 from olmoearth_core.inference.job import ATTEMPTS, MapJob
 from olmoearth_core.inference.journals import failed_tiles, forget_failed, lost_assets, note_failed, note_lost
+from olmoearth_core.inference.keys import TileKeys, rules_of, tile_keys
 from olmoearth_core.inference.plan import (
     PLAN,
     Layout,
@@ -35,7 +37,8 @@ from olmoearth_core.inference.plan import (
     window_stride,
     write_plan,
 )
-from olmoearth_core.inference.product import TileRecord, finished_tile
+from olmoearth_core.inference.product import TileRecord, finished_tile, write_record
+from olmoearth_core.inference.reuse import take_over
 from olmoearth_core.manifest import Manifest, read_manifest
 from olmoearth_core.models.card import ModelCard
 from olmoearth_core.models.model_folder import read_card
@@ -45,6 +48,8 @@ from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_bytes
 
 SCENES = "scenes.json"
+HEADERS_AT_ONCE = 16
+"""Threads that read the headers of scenes."""
 NAMED = 5
 """Failed tiles that a message names."""
 MOST_SPARSE, LEAST_SHARE = 2**33, 0.01
@@ -81,8 +86,9 @@ def infer(run: StageRun) -> dict[str, Any]:
     write_plan(plan, run.out)
     if damaged:  # its whole tiles are kept, so is what they lack
         note_lost(run.scratch, "before", [Failure(**failure) for failure in damaged.summary["failed_assets"]])
-    job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out)
-    records = map_tiles(run, job)
+    keys = find_keys(run, plan, areas, scenes, card)
+    job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out, keys.keys)
+    records = map_tiles(run, job, keys)
     return summarise(run, plan, records, lost_assets(run.scratch))
 
 
@@ -207,8 +213,17 @@ def make_plan(config: ProjectConfig, areas: Sequence[Area], card: ModelCard, dev
     )
 
 
-def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
-    """Map the tiles that are not finished yet.
+def find_keys(run: StageRun, plan: Plan, areas: Sequence[Area], scenes: SceneList, card: ModelCard) -> TileKeys:
+    """The keys of the plan's tiles, from the headers of the scenes."""
+    from olmoearth_core.stages import STAGES
+
+    rules = rules_of(plan, card, run.project.config.imagery, STAGES["infer"].version)
+    with AssetReader(workers=HEADERS_AT_ONCE, access=access_of(run.project)) as reader:
+        return tile_keys(plan, areas, scenes, rules, card.bands, card.encoder, reader)
+
+
+def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> list[TileRecord]:
+    """Map the tiles that are not finished yet, and that no earlier run of the project made.
 
     Returns:
         the record of every tile, in the order of the plan.
@@ -217,11 +232,16 @@ def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
         MappingError: tiles that could not be computed, now or by an earlier run; all others are finished.
     """
     tiles, engine = job.plan.tiles, run.engine or local
-    records = {tile.name: record for tile in tiles if (record := finished_tile(run.out, tile.name))}
+    records = finished_tiles(run.out, job)
+    if records:
+        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain.")
+    taken = take_over(run, keys, [tile.name for tile in tiles if tile.name not in records])
+    if taken:
+        left = len(tiles) - len(records) - len(taken)
+        run.progress.note(f"{len(taken)} of {len(tiles)} tiles are as they were in an earlier map; {left} to compute.")
+    records |= taken
     failed = {name: why for name, why in failed_tiles(run.scratch).items() if name not in records}
     missing = [tile for tile in tiles if tile.name not in records and tile.name not in failed]
-    if records:
-        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(missing)} remain.")
     with run.progress.bar("mapping tiles", len(missing)) as advance:
         for outcome in engine(job, missing) if missing else ():
             run.meter.device_seconds += outcome.device_seconds
@@ -235,6 +255,19 @@ def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
     if failed:
         raise MappingError(failure_sentence(failed, len(tiles)))
     return [records[tile.name] for tile in tiles]
+
+
+def finished_tiles(out: Path, job: MapJob) -> dict[str, TileRecord]:
+    """The records of tiles that an earlier attempt at this map finished, by name."""
+    records = {}
+    for tile in job.plan.tiles:
+        record = finished_tile(out, tile.name)
+        if record is not None and record.key != job.keys[tile.name]:  # then the header of a scene could not be read
+            record = record.model_copy(update={"key": job.keys[tile.name]})
+            write_record(out, tile.name, record)
+        if record is not None:
+            records[tile.name] = record
+    return records
 
 
 def failure_sentence(failed: Mapping[str, str], tiles: int) -> str:

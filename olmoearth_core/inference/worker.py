@@ -176,7 +176,7 @@ class Worker(ExitStack):
             lost = [failure for failure in self._reader.failures if failure not in self._lost]
             note_lost(self._job.scratch, name, lost)  # before the tile counts as finished
             self._lost.update(lost)
-            records.append(write_tile(self._job.out, name, mapped, self._job.plan.model))
+            records.append(write_tile(self._job.out, name, mapped, self._job.plan.model, self._job.keys[name]))
 
         _try(work, step)
         seconds, read = self._meter.device_seconds, self._meter.bytes_read

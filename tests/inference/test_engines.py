@@ -23,7 +23,7 @@ from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.inference.worker import Outcome
 from olmoearth_core.project import Project
 
-RECORD = TileRecord(sha256="0", windows_seen=1, area_pixels=1, class_pixels=[1])
+RECORD = TileRecord(key="0", sha256="0", windows_seen=1, area_pixels=1, class_pixels=[1])
 
 
 @pytest.fixture(scope="module")
