@@ -5,7 +5,8 @@
 Pipeline: plan to finished tiles on disk (reading COGs, composing six two-monthly composites, windows of 64 px with 25 %
 overlap, blending, writing), the model loaded anew. Bare: the same batches, ready in memory, through the same loaded
 model. One thread computes; the pipeline may use the other core to read. Peak memory: of a process that maps 1x and 16x
-the area in tiles of 128 px.
+the area in tiles of 128 px. Windows: of the plan of an area over two UTM zones and 50 tiles or more (no model needed:
+`python benchmarks/mapping.py windows` tells only these).
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from typing import Any
 
 import harness
 import yaml
+from shapely import affinity
+from shapely.geometry import Point, mapping
 
+from olmoearth_core.grid import lattice
 from olmoearth_core.imagery.search import freeze_map_scenes
+from olmoearth_core.inference.area import load_areas
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.outlook import map_outlook, timesteps_with_scenes
+from olmoearth_core.inference.plan import Layout, plan_tiles, window_stride
 from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
 from olmoearth_core.models import build_encoder
 from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
@@ -50,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [_throughput(make_project(Path(folder) / name, name, size), name) for name, size in ENCODERS.items()]
     peaks = [json.loads(_peak(size)) for size in (126, 504)]
-    harness.write("mapping", rows, memory=peaks)
+    windows = plan_windows()
+    harness.write("mapping", rows, memory=peaks, windows=windows)
     table = harness.markdown(
         [
             *("encoder", "windows", "pipeline, windows/s", "bare, windows/s", "ratio", "goal", "ratio by CPU time"),
@@ -72,14 +79,52 @@ def main() -> None:
         ],
     )
     memory = ", ".join(f"{peak['pixels']:,} pixels {peak['peak_mb']:.0f} MB" for peak in peaks)
-    harness.put_section(
-        "mapping",
-        "Mapping",
+    text = (
         f"{table}\n\nBy CPU time the pipeline's reading, blending and writing count, which go on beside the computing. "
         "Estimated: what `olmoearth estimate` says of the device time (goal: within 25 %).\n\n"
-        f"Peak memory of a process: {memory}. The goal: within 10 %.",
+        f"Peak memory of a process: {memory}. The goal: within 10 %.\n\n{_told(windows)}"
     )
-    print(table, memory, sep="\n")
+    harness.put_section("mapping", "Mapping", text)
+    print(table, memory, _told(windows), sep="\n")
+
+
+def plan_windows() -> dict[str, Any]:
+    """Windows of a plan over two zones: distinct ones, those of the lattice that hold a pixel of the area (counted from
+    its pixels), and what all tiles compute together. 64 px, 25 % overlap, tiles of 1,024 px."""
+    layout = Layout(tile_size=1024, window_size=64, patch_size=8, stride=window_stride(64, 8, 0.25))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "area.geojson"
+        outline = affinity.scale(Point(6, 45).buffer(1, 64), 1.15, 0.17)
+        path.write_text(json.dumps(mapping(outline)))
+        areas = load_areas(path, path.name, crs=None, resolution=10.0)
+    tiles, distinct = plan_tiles(areas, layout)
+    held: set[tuple[str, int, int]] = set()
+    for area in areas:
+        for tile in (tile for tile in tiles if tile.crs == area.grid.crs):
+            box = area.grid.box(tile.column, tile.row, tile.width, tile.height)
+            mask = area.mask(box)
+            held |= {
+                (tile.crs, w.column, w.row)
+                for w in lattice(box, layout.window_size, layout.stride)
+                if mask[w.cut(box).slices_in(box)].any()
+            }
+    return {
+        "zones": len(areas),
+        "tiles": len(tiles),
+        "distinct": distinct,
+        "touching": len(held),
+        "computed": sum(tile.windows for tile in tiles),
+    }
+
+
+def _told(windows: dict[str, Any]) -> str:
+    of_lattice, of_distinct = windows["distinct"] / windows["touching"], windows["computed"] / windows["distinct"]
+    return (
+        f"An area over {windows['zones']} zones and {windows['tiles']} tiles of 1,024 px, windows of 64 px, 25 % "
+        f"overlap: {windows['distinct']:,} distinct windows, {of_lattice:.4f} of the {windows['touching']:,} of the "
+        f"lattice that hold a pixel of the area (goal: 1.00); tiles compute {of_distinct:.3f} of the distinct ones "
+        "(goal: at most 1.15)."
+    )
 
 
 def make_project(folder: Path, encoder: str, size: int, tile_size: int = 256) -> Project:
@@ -224,6 +269,8 @@ def _map_once(size: int) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["windows"]:
+            print(_told(plan_windows()))
         case [size]:
             _map_once(int(size))
         case [size, folder]:

@@ -87,6 +87,8 @@ def _preprocess_files(project: Project, progress: Progress) -> dict[str, Path]:
 
 def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
     """The files of the checkpoint that training begins with; a remote one is fetched, so that its content names it."""
+    if project.start is not None:
+        return {f"start/{name}": project.start / name for name in ("card.json", "weights.safetensors")}
     weights = project.config.model.weights
     if weights is None:
         return {}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -236,12 +235,22 @@ def _encode(scores: np.ndarray, box: PixelBox) -> bytes:
         return bytes(memory.read())
 
 
+class _Place(NamedTuple):
+    """A patch that may be listed: its middle in its zone's CRS, and in metres from the Earth's middle."""
+
+    score: float
+    x: float
+    y: float
+    crs: str
+    on_earth: tuple[float, float, float]
+
+
 class _Best:
     """The best places so far, no two of them close together."""
 
     def __init__(self, top: int, apart: float) -> None:
         self._top, self._apart = top, apart
-        self._found: list[tuple[float, float, float, str]] = []  # score, x, y, crs
+        self._found: list[_Place] = []
 
     def add(self, scores: np.ndarray, box: PixelBox) -> None:
         """Consider the patches of a tile: (h, w) scores, NaN where there is none."""
@@ -252,16 +261,18 @@ class _Best:
         first = np.argpartition(-known, most - 1)[:most]
         x, y = box.centres
         rows, columns = np.divmod(first, box.width)
+        from_middle = Transformer.from_crs(box.grid.crs, "EPSG:4978", always_xy=True)
+        on_earth = np.stack(from_middle.transform(x[columns], y[rows], np.zeros(len(first))), axis=1).tolist()
         here = [
-            (float(known[i]), float(x[c]), float(y[r]), box.grid.crs)
-            for i, r, c in zip(first, rows, columns, strict=True)
+            _Place(float(known[i]), float(x[c]), float(y[r]), box.grid.crs, tuple(place))
+            for i, r, c, place in zip(first, rows, columns, on_earth, strict=True)
             if known[i] > 0
         ]
         self._found = self._thinned([*self._found, *here])
 
-    def _thinned(self, found: list[tuple[float, float, float, str]]) -> list[tuple[float, float, float, str]]:
-        kept: list[tuple[float, float, float, str]] = []
-        for place in sorted(found, key=lambda p: (-p[0], p[3], p[1], p[2])):
+    def _thinned(self, found: list[_Place]) -> list[_Place]:
+        kept: list[_Place] = []
+        for place in sorted(found, key=lambda p: (-p.score, p.crs, p.x, p.y)):
             if not any(_metres(place, other) < self._apart for other in kept):
                 kept.append(place)
             if len(kept) == self._top:
@@ -271,7 +282,7 @@ class _Best:
     def places(self) -> gpd.GeoDataFrame:
         """Columns rank (from 1), similarity, geometry (points in EPSG:4326)."""
         rows = []
-        for rank, (score, x, y, crs) in enumerate(self._found, 1):
+        for rank, (score, x, y, crs, _) in enumerate(self._found, 1):
             lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
             rows.append((rank, round(score, 4), lon, lat))
         table = np.array(rows, dtype=np.float64).reshape(-1, 4)
@@ -282,17 +293,11 @@ class _Best:
         )
 
 
-def _metres(one: tuple[float, float, float, str], two: tuple[float, float, float, str]) -> float:
-    """How far two places (score, x, y, CRS) are apart; those of two zones are compared in the first one's."""
-    x, y = two[1:3]
-    if one[3] != two[3]:
-        x, y = _between(two[3], one[3]).transform(x, y)
-    return float(np.hypot(one[1] - x, one[2] - y))
-
-
-@lru_cache(maxsize=64)
-def _between(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(source, target, always_xy=True)
+def _metres(one: _Place, two: _Place) -> float:
+    """How far two places are apart; those of two zones as the crow flies through the Earth."""
+    if one.crs == two.crs:
+        return float(np.hypot(one.x - two.x, one.y - two.y))
+    return float(np.linalg.norm(np.subtract(one.on_earth, two.on_earth)))
 
 
 def _write_places(path: Path, places: gpd.GeoDataFrame) -> None:

@@ -56,6 +56,8 @@ class Scene:
     overlap, a pixel was observed once. Empty for a scene that is alone (older lists do not say)."""
     version: str = ""
     """Changes when the scene's pixels do (imagery/version.py); empty where nothing tells (older lists do not say)."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Band, or "mask" -> multihash (hex) of the file, where the catalogue tells one."""
 
     @property
     def date(self) -> dt.date:
@@ -96,6 +98,7 @@ class Scene:
             **({} if self.nodata is None else {"nodata": self.nodata}),
             **({"acquisition": self.acquisition} if self.acquisition else {}),
             **({"version": self.version} if self.version else {}),
+            **({"checksums": dict(self.checksums)} if self.checksums else {}),
         }
 
     @classmethod
@@ -118,6 +121,7 @@ class Scene:
             nodata=value.get("nodata"),
             acquisition=str(value.get("acquisition", "")),
             version=str(value.get("version", "")),
+            checksums={str(asset): str(told) for asset, told in value.get("checksums", {}).items()},
         )
 
 

@@ -35,6 +35,8 @@ Geometries = Sequence[BaseGeometry] | NDArray[Any]
 FOLDER = "scenes"
 CELL = 0.05
 """Degrees. Search areas are made of such cells, so that a label more in the same place asks for nothing new."""
+MANY = 10_000
+"""Polygons of an area from which on only their boxes are looked at."""
 MAX_CELLS = 64
 """Cells along the longer edge of a search area; larger areas get cells of twice the size, and so on."""
 
@@ -102,7 +104,7 @@ def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = F
         CatalogueError: the catalogue cannot be read, or has no such scene.
         LabelError: the area cannot be read.
     """
-    return _freeze(project, "map", [_map_area(project)], [project.config.map.date], progress, refresh)
+    return _freeze(project, "map", _map_area(project), [project.config.map.date], progress, refresh)
 
 
 def frozen_map_scenes(project: Project) -> SceneList | None:
@@ -112,11 +114,11 @@ def frozen_map_scenes(project: Project) -> SceneList | None:
         CatalogueError: the file is damaged.
         LabelError: the area cannot be read.
     """
-    _, path = _query(project, "map", [_map_area(project)], [project.config.map.date])
+    _, path = _query(project, "map", _map_area(project), [project.config.map.date])
     return read_scenes(path, project.root) if path.exists() else None
 
 
-def _map_area(project: Project) -> BaseGeometry:
+def _map_area(project: Project) -> list[BaseGeometry]:
     from olmoearth_core.labels.vector import read_area
 
     config = project.config
@@ -124,7 +126,16 @@ def _map_area(project: Project) -> BaseGeometry:
     # windows reach over the edge of the area; at least one metre a unit of the grid, 111 km a degree of latitude
     reach = config.model.window_size * config.imagery.resolution / 111_000
     north = min(max(abs(area.bounds[1]), abs(area.bounds[3])), 85.0)
-    return within_180(area.buffer(reach / np.cos(np.radians(north))))
+    return grown(area, float(reach / np.cos(np.radians(north))))
+
+
+def grown(area: BaseGeometry, degrees: float) -> list[BaseGeometry]:
+    """An area with a margin around it; of very many polygons the cells around them, which is quicker."""
+    if shapely.get_num_geometries(area) < MANY:
+        return [within_180(area.buffer(degrees))]
+    bounds = shapely.bounds(shapely.get_parts(area)) + np.array([-degrees, -degrees, degrees, degrees])
+    cells = np.unique(np.concatenate([np.floor(bounds[:, :2] / CELL), np.ceil(bounds[:, 2:] / CELL)], axis=1), axis=0)
+    return [within_180(box) for box in shapely.box(*(cells * CELL).T)]
 
 
 def _freeze(

@@ -27,6 +27,8 @@ EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 ]
+PROVENANCE = "./provenance.json"
+"""Written beside the map once the registry knows it (registry/anchors.py), with the head of the registry's chain."""
 MAX_POINTS = 2000
 """An outline with more points than this is told by its convex hull."""
 
@@ -86,6 +88,7 @@ def map_item(
         },
         stac_extensions=EXTENSIONS,
     )
+    item.add_link(pystac.Link("describedby", PROVENANCE, "application/vnd.in-toto+json", "Signed provenance"))
     for key, (name, asset_title, roles, fields) in assets.items():
         path = folder / name
         media_type = str(fields["type"])

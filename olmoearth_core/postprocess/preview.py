@@ -122,7 +122,8 @@ def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
             here = np.full_like(sheet, source.nodata)
             where = {"src_transform": thinned, "src_crs": source.crs, "dst_transform": placed, "dst_crs": crs}
             reproject(stored, here, **where, src_nodata=source.nodata, dst_nodata=source.nodata)
-            sheet, owner = (np.where(here == source.nodata, *pair) for pair in ((sheet, here), (owner, number)))
+            shown = here != source.nodata
+            sheet[shown], owner[shown] = here[shown], number
     west, east = (
         owner[:, :-2],
         owner[:, 2:],

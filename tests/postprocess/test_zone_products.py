@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import shapely
 from smallmap import CLASSES, checksums, infer_run, postprocess_run
-from zonemap import MERIDIAN, SPECKS, WHOLE, ZONES, zone_project
+from zonemap import MERIDIAN, SPECKS, WHOLE, ZONES, write_degrees, zone_project
 
 from olmoearth_core.assessment.assess import assess
 from olmoearth_core.assessment.change import change
@@ -235,7 +235,7 @@ def test_embeddings_of_two_zones_find_places_in_both(project: Project, tmp_path:
     result = run_stage(embed_stage(), STAGES, project, Silent())
     assert read_plan(result.folder).zones == ZONES
     middle = (MERIDIAN, (WHOLE.bounds[1] + WHOLE.bounds[3]) / 2)
-    query = Query([middle, (MERIDIAN + 0.05, middle[1])], top=200, apart=150)
+    query = Query([middle, (MERIDIAN + 0.05, middle[1])], top=60, apart=150)
     found = similar(result.folder, query, tmp_path, Silent())
     assert found["rasters"] == ["similarity_32631.tif", "similarity_32632.tif"]
     places = gpd.read_file(tmp_path / "places.gpkg")
@@ -252,3 +252,26 @@ def test_equal_tiles_give_equal_bytes(project: Project, made: tuple[Path, dict])
     out = project.root / "maps" / "again"
     assert postprocess(postprocess_run(project, project.root / "tiles", out)) == made[1]
     assert checksums(out) == checksums(made[0])
+
+
+def test_a_map_of_values_has_a_raster_a_zone_and_one_table(tmp_path: Path) -> None:
+    task = {"name": "cover", "kind": "regression", "unit": "%", "range": [20, 120]}
+    project = zone_project(tmp_path, task=task, tile_size=256)
+    corner = shapely.box(MERIDIAN - 0.03, WHOLE.bounds[1], MERIDIAN + 0.03, WHOLE.bounds[1] + 0.006)
+    write_degrees(tmp_path / "area.geojson", corner, *SPECKS)
+    infer(infer_run(project, tmp_path / "tiles"))
+    out = tmp_path / "maps" / "m"
+    summary = postprocess(postprocess_run(project, tmp_path / "tiles", out))
+    assert {"map_32631.tif", "map_32632.tif", "map.gti.gpkg", "map.gti.qml", "observations.gti.gpkg"} <= set(
+        checksums(out)
+    )
+    known = []
+    for zone in ZONES:
+        with rasterio.open(out / f"map_{zone[-5:]}.tif") as source:
+            stored = source.read(1)
+            known.append((stored * source.scales[0] + source.offsets[0])[stored != source.nodata])
+    values = np.concatenate(known)
+    assert min(map(len, known)) > 100
+    assert summary["values"]["pixels"] == len(values) == summary["mapped_pixels"]
+    assert summary["values"]["mean"] == pytest.approx(values.mean(), rel=1e-3)
+    assert (out / "preview.png").stat().st_size > 5000
