@@ -21,6 +21,9 @@ ThingArgument = Annotated[
         "id, a model `name/3`, a digest, a DVC hash, a scene's id.",
     ),
 ]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="Verify every event and row of the registry, too, not only what made it.")
+]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page, for people.")]
 ProvOption = Annotated[Path | None, typer.Option("--prov", help="Write the lineage as W3C PROV-JSON, for other tools.")]
 
@@ -31,7 +34,13 @@ def add_to(app: typer.Typer) -> None:
     app.command()(lineage)
 
 
-def audit(thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None) -> None:
+def audit(
+    thing: ThingArgument,
+    verify: VerifyOption = False,
+    as_json: JsonOption = False,
+    html: HtmlOption = None,
+    prov: ProvOption = None,
+) -> None:
     """Tell what made a thing and what was made from it, and verify every checksum behind it.
 
     Exits with 1 unless all verify.
@@ -41,7 +50,7 @@ def audit(thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = 
 
     workspace = Workspace.from_environment()
     with progress(as_json) as listener:
-        report = look_up(workspace, thing, listener)
+        report = look_up(workspace, thing, listener, whole_registry=verify)
     _tell(report, workspace, as_json, html, prov)
     raise typer.Exit(0 if report.verified else 1)
 
