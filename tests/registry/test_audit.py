@@ -395,10 +395,9 @@ def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytes
     said = CliRunner().invoke(app, ["audit", str(house.map)]).output
     assert f" on {platform.node()}, code " in said
     late = Workspace.at(tmp_path / "home", tracking_uri=house.workspace.tracking_uri)
+    found = replace(house.results["postprocess"], skipped=True)
     with open_registry(late) as registry:
-        registry.record(
-            house.project, replace(house.results["postprocess"], skipped=True), RunContext.here(house.project)
-        )
+        registry.record(house.project, found, RunContext.here(house.project))
     monkeypatch.setenv("OLMOEARTH_HOME", str(late.home))
     said = CliRunner().invoke(app, ["audit", str(house.map)]).output
     assert "\nVERIFIED  Verified" in said
