@@ -125,10 +125,13 @@ def _dataset_lines(session: Session, ids: Sequence[int]) -> list[DatasetLine]:
 
 
 def _model_lines(session: Session, ids: Sequence[int]) -> list[ModelLine]:
-    table = schema.ModelVersion
-    columns = (table.mlflow_name, table.mlflow_version, schema.Project.name, table.weights_sha256, table.created)
-    wanted: Select[Any] = select(*columns).join(table.project).where(table.id.in_(ids)).order_by(table.id.desc())
-    return [ModelLine(*row) for row in session.execute(wanted)]
+    table, dataset = schema.ModelVersion, schema.DatasetVersion
+    columns = (
+        *(table.mlflow_name, table.mlflow_version, schema.Project.name),
+        *(table.weights_sha256, dataset.digest, table.created),
+    )
+    wanted: Select[Any] = select(*columns).select_from(table).join(table.project).outerjoin(table.dataset)
+    return [ModelLine(*row) for row in session.execute(wanted.where(table.id.in_(ids)).order_by(table.id.desc()))]
 
 
 def _maps(session: Session, which: Any, through: Literal["imagery", "model"]) -> list[MapLine]:

@@ -201,6 +201,8 @@ class ModelLine:
     version: str
     project: str
     weights_sha256: str
+    dataset: str | None
+    """Digest of the dataset version that it was trained on."""
     created: datetime
 
 

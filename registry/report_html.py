@@ -38,6 +38,7 @@ OWN_STYLE = """
 .problems { margin: .2rem 0 0; padding-left: 1.1rem; }
 svg.lineage { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg .line { fill: none; stroke: var(--soft); stroke-width: 1.4; }
+svg .far { stroke-dasharray: 4 4; opacity: .55; }
 svg rect { fill: var(--paper); stroke: var(--line); stroke-width: 1.4; } svg text { fill: var(--soft); }
 svg .title { fill: var(--text); font-weight: 600; } svg .asked rect { stroke-width: 3; }
 svg .labels rect { stroke: #8a6d1d; } svg .scene rect { stroke: #2b6cb0; } svg .dataset rect { stroke: #6b46c1; }
