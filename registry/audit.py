@@ -27,7 +27,7 @@ from registry.telling import (
     map_facts,
     model_facts,
     run_facts,
-    scene_facts,
+    scenes_asked,
     subject_facts,
 )
 from registry.thing import MAP_ID, Thing
@@ -92,7 +92,7 @@ def _report(session: Session, workspace: Workspace, thing: Thing, checks: Checks
         map=map_facts(session, made_of.map, made_of) if made_of.map is not None else None,
         model=model_facts(session, made_of.model),
         dataset=dataset_facts(made_of.dataset, made_of.runs),
-        scenes=scene_facts(found.rows) if found.kind == "scene" else None,
+        scenes=scenes_asked(found.rows) if found.kind == "scene" else None,
         labels=label_facts(session, found.rows) if found.kind == "labels" else None,
         encoder=encoder_facts(found.rows[0]) if found.kind == "encoder" else None,
         runs=[run_facts(run) for run in made_of.runs],

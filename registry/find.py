@@ -140,7 +140,8 @@ def _checkpoints(thing: Thing) -> list[str]:
     """Digests of the weights in a folder that is no outputs of a stage: a download of MLflow's, a base encoder."""
     if thing.path is None or thing.manifest is not None:
         return []
-    return [sha256_file(path) for path in sorted(thing.path.rglob("*")) if path.suffix.lower() in CHECKPOINTS]
+    inside = (path for pattern in ("*", "*/*", "*/*/*") for path in sorted(thing.path.glob(pattern)))
+    return [sha256_file(path) for path in inside if path.suffix.lower() in CHECKPOINTS and path.is_file()]
 
 
 def _by_manifest(session: Session, thing: Thing) -> Found | None:

@@ -104,7 +104,7 @@ def _sections(report: AuditReport) -> Iterator[tuple[str, str]]:
         ("Scenes of the training data", report.dataset.scenes if report.dataset is not None else []),
     ):
         if scenes:
-            yield title, _scenes(scenes)
+            yield title, _scenes(scenes) + _assets(scenes)
 
 
 def _picture(report: AuditReport) -> str:
@@ -243,6 +243,22 @@ def _scenes(scenes: Sequence[SceneFacts]) -> str:
         for scene in scenes
     ]
     return _long(("scene", "modality", "acquired (UTC)", "cloud", "catalogue"), rows)
+
+
+def _assets(scenes: Sequence[SceneFacts]) -> str:
+    rows = [
+        (
+            scene.modality,
+            escape(one.name),
+            f"<code>{escape(one.checksum)}</code>",
+            f"{one.accessed:%Y-%m-%d}",
+            escape(one.href),
+        )
+        for scene in scenes
+        for one in scene.assets
+    ]
+    head = ("modality", "file", "checksum", "first read", "where")
+    return f"<h3>Its files</h3>{_long(head, rows)}" if rows else ""
 
 
 def _long(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -54,6 +54,9 @@ def _upstream(report: AuditReport) -> Iterator[tuple[str, str]]:
         yield "run", _run(run)
     for scene in report.scenes or []:
         yield "scene", f"{scene.id}, {scene.modality}, {scene.acquired:%Y-%m-%d %H:%M} UTC, from {scene.catalogue}"
+        for asset in scene.assets:
+            known = asset.checksum or "no checksum known"
+            yield "", f"{asset.name}: {known}, first read {asset.accessed:%Y-%m-%d}, {asset.href}"
     for file in report.labels or []:
         yield (
             "labels",
