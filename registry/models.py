@@ -99,6 +99,18 @@ def get_model(workspace: Workspace, project_name: str, version_or_alias: str = C
         return _describe(_get(client, project_name, version_or_alias))
 
 
+def aliases_of(workspace: Workspace, project_name: str) -> dict[str, str]:
+    """The aliases of a project's model in MLflow: alias -> version.
+
+    Raises:
+        ModelError: no such model, or MLflow cannot be reached.
+    """
+    with open_client(workspace) as client:
+        return {
+            str(alias): str(version) for alias, version in client.get_registered_model(project_name).aliases.items()
+        }
+
+
 def list_models(workspace: Workspace, project_name: str | None = None) -> list[ModelVersion]:
     """All model versions, or those of one project, by name and version.
 

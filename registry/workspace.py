@@ -111,6 +111,13 @@ class Workspace:
             dvc_remote=_place("OLMOEARTH_DVC_REMOTE", remote or str(home / "dvc-remote")),
         )
 
+    @property
+    def shown_registry(self) -> str:
+        """The registry's URL without its password."""
+        from sqlalchemy.engine import make_url
+
+        return make_url(self.registry_url).render_as_string(hide_password=True)
+
     @staticmethod
     def settings() -> dict[str, str]:
         """Every environment variable that a workspace reads -> what it is for."""

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import house as houses
 import pytest
 import smallrun
 from pgdatabase import new_postgres_database
@@ -74,3 +75,11 @@ def registered(finished: Path, models_home: Workspace) -> ModelVersion:
     """The finished project's model as MLflow knows it."""
     project = load_project(finished)
     return register_model(models_home, project, smallrun.run(project)["finetune"])
+
+
+@pytest.fixture(scope="session")
+def house(
+    finished: Path, models_home: Workspace, registered: ModelVersion, tmp_path_factory: pytest.TempPathFactory
+) -> houses.House:
+    """A workspace with a map; tests put back what they change."""
+    return houses.build(tmp_path_factory.mktemp("house"), finished, models_home, registered)
