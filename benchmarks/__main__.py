@@ -18,6 +18,7 @@ def main() -> None:
             "mapping.py",
             "fetch.py",
             "registry_events.py",
+            "lineage.py",
         )
     ]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from registry.case import Case
+from registry.files import check_dvc
 from registry.identity import check_file, check_tags
 from registry.inputs import check_inputs
 from registry.mlflow_checks import check_mlflow
@@ -21,6 +22,8 @@ def check_stages(case: Case) -> Iterator[Check]:
         yield check_key(run, case.origin.alike[run.stage], held.output)
         if (inputs := check_inputs(run, case.roots(run))) is not None:
             yield inputs
+        if held.output is not None and (kept := check_dvc(run, case.roots(run))) is not None:
+            yield kept
 
 
 def check_record(case: Case) -> Iterator[Check]:

@@ -71,7 +71,7 @@ class RunContext:
             project_dirty=project_dirty,
             lock_sha256=sha256_file(CODE / LOCK) if (CODE / LOCK).is_file() else None,
             environment_sha256=_environment(),
-            who=_who(),
+            who=who(),
             host=platform.node(),
             hardware=hardware(),
             flow_run=flow_run,
@@ -96,7 +96,8 @@ def _environment() -> str:
     return sha256_json(sorted(found))
 
 
-def _who() -> str:
+def who() -> str:
+    """The user of this process."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

@@ -95,14 +95,14 @@ def _datasets_from(session: Session, found: Found) -> list[int]:
             wanted = select(schema.DatasetVersion.id).where(schema.DatasetVersion.label_set_id.in_(sets))
             return list(session.scalars(wanted))
         case "dataset":
-            return [found.rows[0].id]
+            return [row.id for row in found.rows]
     return []
 
 
 def _models_from(session: Session, found: Found, datasets: Sequence[int]) -> list[int]:
     """Ids of the model versions that the thing is, or went into."""
     if found.kind == "model":
-        return [found.rows[0].id]
+        return [row.id for row in found.rows]
     if found.kind == "encoder":
         return _ids(session, schema.ModelVersion.id, schema.ModelVersion.base_encoder_id, found)
     wanted = select(schema.ModelVersion.id).where(schema.ModelVersion.dataset_id.in_(datasets))

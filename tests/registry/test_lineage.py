@@ -254,6 +254,14 @@ def test_aliases_that_moved_behind_the_registry(house: House) -> None:
     assert "aliases (MLflow)" not in {check.what for check in after("2", "failed").checks}
 
 
+def test_what_dvc_lost_is_told_while_the_folder_still_has_it(house: House) -> None:
+    with gone(house.project.root / ".dvc" / "cache"):
+        report = house.audit()
+    assert bad(report) == {"dataset (DVC)": "changed", "export (DVC)": "changed"}
+    assert report.verified
+    assert "holds" in next(check.detail for check in report.checks if check.what == "dataset (DVC)")
+
+
 def test_prov_is_read_by_others(house: House) -> None:
     """By the reference implementation of W3C PROV, and every name that a relation speaks of is declared."""
     from prov.model import ProvActivity, ProvAgent, ProvDocument, ProvEntity, ProvRelation
