@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -166,3 +167,21 @@ def test_the_command_line_names_it(anchored: House, monkeypatch: pytest.MonkeyPa
     assert done.exit_code == 1
     assert "\nNOT VERIFIED  " in done.output
     assert "runs 4: the row is not as event 4 (infer of small) wrote it" in done.output
+
+
+def test_the_registry_alone(anchored: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing named; a head that was kept, and one that never was."""
+    from flows.cli.app import app
+
+    monkeypatch.setenv("OLMOEARTH_HOME", str(anchored.workspace.home))
+    done = CliRunner().invoke(app, ["audit", "--verify", "--json"])
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["verified"]) == (0, True)
+    head = f"{told['head']['position']}:{told['head']['hash']}"
+    done = CliRunner().invoke(app, ["audit", "--verify", "--head", head])
+    assert (done.exit_code, head in done.output.replace("\n", "")) == (0, True)
+    done = CliRunner().invoke(app, ["audit", "--verify", "--head", f"{told['head']['position']}:{'0' * 64}"])
+    assert done.exit_code == 1
+    assert "the head that was kept: event 6 was another when this was written" in done.output
+    for wrong in (["audit"], ["audit", "--verify", "--head", "17"], ["audit", "map.tif", "--head", head]):
+        assert CliRunner().invoke(app, wrong).exit_code == 2
