@@ -18,6 +18,9 @@ def main() -> None:
             "mapping.py",
             "mapping_crops.py",
             "fetch.py",
+            "fetch.py",
+            "registry_events.py",
+            "lineage.py",
         )
     ]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
