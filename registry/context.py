@@ -9,10 +9,11 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
 from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.machine import packages
 from olmoearth_core.project import Project
 from registry import git
 
@@ -39,7 +40,7 @@ class RunContext:
     lock_sha256: str | None
     """Of constraints.txt; None where the platform was installed without it."""
     environment_sha256: str
-    """Of the names and versions of all installed packages."""
+    """Of the names and versions of all installed packages and of Python."""
     who: str
     host: str
     flow_run: str | None
@@ -65,7 +66,7 @@ class RunContext:
             project_commit=project_commit,
             project_dirty=project_dirty,
             lock_sha256=sha256_file(CODE / LOCK) if (CODE / LOCK).is_file() else None,
-            environment_sha256=_environment(),
+            environment_sha256=sha256_json(list(packages())),
             who=_who(),
             host=platform.node(),
             flow_run=flow_run,
@@ -82,12 +83,6 @@ def _code() -> tuple[str | None, bool | None]:
     if not git.tracks(CODE, Path(__file__).resolve().relative_to(CODE).as_posix()):
         return os.environ.get(CODE_COMMIT) or None, None  # installed; a repository around it would be somebody else's
     return git.commit_of(CODE), bool(git.changed(CODE, *FLOORS))
-
-
-@cache
-def _environment() -> str:
-    found = {f"{d.metadata['Name']}=={d.version}".lower() for d in distributions() if d.metadata["Name"]}
-    return sha256_json(sorted(found))
 
 
 def _who() -> str:

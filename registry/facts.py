@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
+from registry.dvc import remote_of
 from registry.dvc_store import content_hash
 from registry.errors import RegistryError
 from registry.fingerprint import pixels_sha256
+from registry.kept import keep_run
 from registry.mlflow_run import CARD, METRICS, WEIGHTS
 from registry.models import ModelVersion, register_model
 from registry.outputs import find_output
@@ -26,6 +28,10 @@ class Facts:
     """Column values by table; empty where the stage makes no such thing."""
 
     dvc_hash: str | None = None
+    remote: str | None = None
+    """Where DVC keeps the dataset version besides the project."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """Columns of the run that name what was kept of it."""
     scenes: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     products: list[dict[str, Any]] = field(default_factory=list)
@@ -35,18 +41,27 @@ class Facts:
 def gather(
     workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
 ) -> Facts:
-    """Read what belongs into the registry.
+    """Read what belongs into the registry, and keep what the stage read in the artifact store.
 
     Raises:
         RegistryError: a file of the result is missing or damaged.
         ModelError: MLflow refuses to register the model.
+        ArtifactError: the artifact store refuses.
     """
+    facts = _gather(workspace, project, result, dvc_hash=dvc_hash, model=model)
+    return replace(facts, kept=keep_run(workspace, project, result))
+
+
+def _gather(
+    workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
+) -> Facts:
     match result.stage:
         case "export":
             return Facts(dvc_hash=dvc_hash or content_hash(result.folder))
         case "preprocess":
             return Facts(
                 dvc_hash=dvc_hash or content_hash(result.folder),
+                remote=remote_of(project),
                 scenes=_scenes(project, project.root / "data/export"),
             )
         case "finetune":
@@ -66,6 +81,7 @@ def _model(result: StageResult, registered: ModelVersion) -> dict[str, Any]:
         "mlflow_name": registered.name,
         "mlflow_version": registered.version,
         "mlflow_run": registered.run or None,
+        "source": registered.source,
     }
 
 

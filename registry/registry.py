@@ -183,7 +183,9 @@ def _write(session: Session, project: Project, result: StageResult, context: Run
         case "preprocess":
             export = _run_of(session, owner.name, "export", inputs["export"])
             values: dict[str, Any] = {"run_id": run.id, "export_run_id": export and export.id, "created": now}
-            dataset = find_or_add(session, schema.DatasetVersion, key, {**values, "dvc_hash": facts.dvc_hash})
+            dataset = find_or_add(
+                session, schema.DatasetVersion, key, {**values, "dvc_hash": facts.dvc_hash, "remote": facts.remote}
+            )
             _link_scenes(session, schema.DatasetScene, "dataset_id", dataset.id, facts)
         case "finetune":
             dataset_id = _id_of(session, schema.DatasetVersion, owner.id, inputs["preprocess"])
@@ -238,6 +240,7 @@ def _write_run(
         "project_folder": str(project.root),
         "folder": result.place,
         "dvc_hash": facts.dvc_hash,
+        **facts.kept,
         **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
         "started": None if result.skipped else context.started,
         "finished": None if result.skipped else now,

@@ -13,6 +13,7 @@ import typer
 from flows.cli import (
     assess,
     audit,
+    backup,
     change,
     dataset,
     demo,
@@ -25,6 +26,7 @@ from flows.cli import (
     models,
     probe,
     projects,
+    reproduce,
     search,
     stages,
 )
@@ -54,6 +56,8 @@ for module in (
     deploy,
     dataset,
     audit,
+    reproduce,
+    backup,
     models,
     encoders,
     doctor,
