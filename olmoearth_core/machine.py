@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
+import re
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 PYTHON = "python"
+CPU_INFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 @cache
@@ -23,31 +24,26 @@ def packages() -> tuple[str, ...]:
 
 @cache
 def hardware() -> dict[str, Any]:
-    """Processor and GPUs of this machine, and how many cores this process may use."""
+    """This host: processor (name), machine (architecture), cores, memory_bytes, gpus (names; NVIDIA's on Linux)."""
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": _gpus(),
+        "processor": _first(CPU_INFO, r"model name\s*:\s*(.+)") or platform.processor() or "unknown",
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": _memory(),
+        "gpus": [_first(path, r"Model:\s*(.+)") or "unknown" for path in sorted(NVIDIA.glob("*/information"))],
     }
 
 
-def _processor() -> str:
+def _memory() -> int | None:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # not on this system
+        return None
+
+
+def _first(path: Path, pattern: str) -> str | None:
+    try:
+        found = re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
-def _gpus() -> list[str]:
-    """Names of the NVIDIA devices, asked without torch, which takes seconds to import."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    asked = [program, "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+        return None
+    return found.group(1).strip() if found else None

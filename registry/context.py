@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from olmoearth_core.digest import sha256_file, sha256_json
-from olmoearth_core.machine import packages
+from olmoearth_core.machine import hardware, packages
 from olmoearth_core.project import Project
 from registry import git
 
@@ -43,6 +44,8 @@ class RunContext:
     """Of the names and versions of all installed packages and of Python."""
     who: str
     host: str
+    hardware: dict[str, Any]
+    """processor, cores, memory_bytes, gpus."""
     flow_run: str | None
     """Prefect's id of the flow run, where there is one."""
     started: datetime
@@ -69,6 +72,7 @@ class RunContext:
             environment_sha256=sha256_json(list(packages())),
             who=_who(),
             host=platform.node(),
+            hardware=hardware(),
             flow_run=flow_run,
             started=datetime.now(UTC),
         )

@@ -54,6 +54,8 @@ class Scene:
     acquisition: str = ""
     """Scenes of one acquisition are parts of one look at the ground (neighbouring tiles of one overpass): where they
     overlap, a pixel was observed once. Empty for a scene that is alone (older lists do not say)."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Band, or "mask" -> multihash (hex) of the file, where the catalogue tells one."""
 
     @property
     def date(self) -> dt.date:
@@ -88,6 +90,7 @@ class Scene:
             "bbox": list(self.bbox),
             **({} if self.nodata is None else {"nodata": self.nodata}),
             **({"acquisition": self.acquisition} if self.acquisition else {}),
+            **({"checksums": dict(self.checksums)} if self.checksums else {}),
         }
 
     @classmethod
@@ -109,6 +112,7 @@ class Scene:
             bbox=(west, south, east, north),
             nodata=value.get("nodata"),
             acquisition=str(value.get("acquisition", "")),
+            checksums={str(asset): str(told) for asset, told in value.get("checksums", {}).items()},
         )
 
 
