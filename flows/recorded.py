@@ -16,18 +16,17 @@ from olmoearth_core.store import write_text
 
 OURS = "olmoearth-platform"
 FIRST = ("pip", "setuptools", "wheel", "torch")
-"""In this order, before all others: what builds packages, and torch, whose plain range would bring gigabytes of CUDA."""
+"""In this order, before all others: what builds packages, and torch, whose own builds no other index has."""
 
 
-def make_environment(folder: Path, packages: Mapping[str, str], code: Path, progress: Progress) -> Path:
-    """Make a virtual environment with exactly these packages, in which `code` is imported; its Python.
+def make_environment(folder: Path, packages: Mapping[str, str], progress: Progress) -> Path:
+    """Make a virtual environment with exactly these packages; its Python.
 
     Nothing is resolved: what was installed together is installed together. Takes minutes.
 
     Args:
         folder: where it goes.
         packages: name -> version, Python's own among them.
-        code: folder with the platform's packages.
         progress: who listens.
 
     Raises:
@@ -46,20 +45,18 @@ def make_environment(folder: Path, packages: Mapping[str, str], code: Path, prog
         rest = [f"{name}=={version}\n" for name, version in wanted.items() if name not in FIRST]
         write_text(listed, "".join(rest))
         _install(python, ["--requirement", os.fspath(listed)])
-        site = next((folder / "lib").glob("python*/site-packages"))
-        write_text(site / "olmoearth.pth", f"{code}\n")
         advance(1)
     return python
 
 
-def run_in(python: Path, folder: Path) -> None:
-    """Make the map of the recipe in `folder` with this Python.
+def run_in(python: Path, code: Path, folder: Path) -> None:
+    """Make the map of the recipe in `folder` with this Python and the platform's packages in `code`.
 
     Raises:
         FlowError: it failed, with what it said.
     """
-    left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+    environment = {**kept, "PYTHONPATH": os.fspath(code)}
     command = [os.fspath(python), "-m", "olmoearth_core.again", os.fspath(folder)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -105,8 +105,8 @@ def _as_then(workspace: Workspace, behind: Behind, folder: Path, progress: Progr
     archive = folder / "code.tar"
     sources.give(run.code_sha256, archive, "the platform's code of that time")
     unpack_source(archive, folder / "code")
-    python = make_environment(folder / "environment", packages, folder / "code", progress)
+    python = make_environment(folder / "environment", packages, progress)
     with progress.bar("mapping with the code of that time") as advance:
-        run_in(python, folder)
+        run_in(python, folder / "code", folder)
         advance(1)
     return read_made(folder)

@@ -13,6 +13,17 @@ from olmoearth_core.store import disk_errors, move, write_text
 from registry.dvc import run_dvc
 from registry.errors import VersioningError
 
+CONFIG = """[core]
+    no_scm = true
+    analytics = false
+    remote = there
+['remote "there"']
+    url = {remote}
+[cache]
+    type = "reflink,hardlink,copy"
+"""
+"""What is pulled is linked out of the cache, which then goes: nothing lies on the disk twice."""
+
 
 def pull_version(remote: str, dvc_hash: str, digest: str, target: Path) -> None:
     """Fetch the folder that DVC knows as `dvc_hash` to `target`, and verify it.
@@ -32,9 +43,7 @@ def pull_version(remote: str, dvc_hash: str, digest: str, target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="dvc-") as temporary:
             folder = Path(temporary)
             run_dvc(folder, "init", "--no-scm", "--quiet")
-            # what is pulled is linked out of the cache, which then goes: nothing lies here twice
-            settings = f"[core]\n    no_scm = true\n    analytics = false\n    remote = there\n['remote \"there\"']\n    url = {remote}\n"
-            write_text(folder / ".dvc" / "config", f'{settings}[cache]\n    type = "reflink,hardlink,copy"\n')
+            write_text(folder / ".dvc" / "config", CONFIG.format(remote=remote))
             tracked = {"outs": [{"md5": dvc_hash, "hash": "md5", "path": "data"}]}
             write_text(folder / "data.dvc", yaml.safe_dump(tracked))
             run_dvc(folder, "pull", "data.dvc")

@@ -25,7 +25,7 @@ from olmoearth_core.store import write_bytes
 from registry import schema
 from registry.behind import Behind
 from registry.dvc_pull import pull_version
-from registry.errors import ArtifactError, ModelError, ReproduceError
+from registry.errors import ArtifactError, ModelError, ReproduceError, VersioningError
 from registry.inputs import places_of, was_fetched
 from registry.kept import PLAN
 from registry.models import artifact_folder, find_model
@@ -244,7 +244,12 @@ def _read_model(source: str, name: str, digest: str, target: Path) -> bool:
 def _lay_dataset(workspace: Workspace, dataset: schema.DatasetVersion | None, target: Path) -> None:
     if dataset is None or dataset.dvc_hash is None:
         raise ReproduceError("The registry does not know the training set of this map's model.")
-    pull_version(dataset.remote or workspace.dvc_remote, dataset.dvc_hash, dataset.digest, target)
+    try:
+        pull_version(dataset.remote or workspace.dvc_remote, dataset.dvc_hash, dataset.digest, target)
+    except VersioningError:
+        if dataset.remote in (None, workspace.dvc_remote):
+            raise
+        pull_version(workspace.dvc_remote, dataset.dvc_hash, dataset.digest, target)  # it may have moved since
 
 
 def _imagery(

@@ -32,14 +32,16 @@ def why(workspace: Workspace, behind: Behind, made: Made, *, recorded_code: bool
         made: how it went.
         recorded_code: whether the code of that time did the work.
     """
-    run, sources = behind.run("infer"), Sources(workspace, behind.runs)
-    return [
-        *made.notes,
-        *_scenes(run, made),
-        *_hardware(run, made),
-        *_packages(run, made, sources),
-        *(() if recorded_code else _code(run, sources)),
-    ]
+    sources, tiles = Sources(workspace, behind.runs), behind.run("infer")
+    code = tiles.code_sha256 if recorded_code else source_sha256()
+    told = [*made.notes, *_scenes(tiles, made), *_device(tiles, made)]
+    stages = ("infer", *(("postprocess",) if made.products else ()), *(("finetune",) if made.retrained else ()))
+    for stage in stages:
+        run = behind.run(stage)
+        for sentence in (*_hardware(run, made), *_packages(run, made, sources), *_code(run, code, sources)):
+            if sentence not in told:  # of the tiles, mostly
+                told.append(sentence if stage == "infer" else f"{stage}: {sentence}")
+    return told
 
 
 def _scenes(run: schema.Run, made: Made) -> Iterator[str]:
@@ -57,15 +59,18 @@ def _scenes(run: schema.Run, made: Made) -> Iterator[str]:
         yield f"the tile {name} could not be computed: {reason}"
 
 
-def _hardware(run: schema.Run, made: Made) -> Iterator[str]:
+def _device(run: schema.Run, made: Made) -> Iterator[str]:
     if run.device and run.device.partition(":")[0] != made.device:
         yield f"computed on {made.device}, recorded is {run.device}"
+    if (threads := run.summary.get("threads")) is not None and threads != made.threads:
+        yield f"computed with {made.threads} threads, recorded are {threads}"
+
+
+def _hardware(run: schema.Run, made: Made) -> Iterator[str]:
     there = run.hardware or {}
     for part in ("processor", "gpus") if run.hardware else ():
         if there.get(part) != made.hardware.get(part):
             yield f"{part}: {_plain(made.hardware.get(part))} here, recorded is {_plain(there.get(part))}"
-    if (threads := run.summary.get("threads")) is not None and threads != made.threads:
-        yield f"computed with {made.threads} threads, recorded are {threads}"
 
 
 def _packages(run: schema.Run, made: Made, sources: Sources) -> Iterator[str]:
@@ -104,11 +109,12 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return dict(line.split("==", 1) for line in packages)
 
 
-def _code(run: schema.Run, sources: Sources) -> Iterator[str]:
+def _code(run: schema.Run, code: str | None, sources: Sources) -> Iterator[str]:
+    """Whether the code `code` that did it now is that of the run."""
     if run.code_sha256 is None:
         yield "by which code the map was made is not known or was not kept"
         return
-    if run.code_sha256 == source_sha256():
+    if run.code_sha256 == code:
         return
     commit = f" of commit {run.code_commit[:12]}{' with changes' if run.code_dirty else ''}" if run.code_commit else ""
     with tempfile.TemporaryDirectory(prefix="olmoearth-code-") as temporary:

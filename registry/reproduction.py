@@ -65,7 +65,7 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether map and model came out as they were; the map at least as near as other hardware and libraries let it."""
+        """Whether the map came out as it was, or as near as other hardware and libraries let it, and the model did."""
         return self.verdict in ("equal", "tolerated") and self.same_weights is not False
 
     @property

@@ -55,7 +55,7 @@ def unpack_source(archive: Path, folder: Path) -> None:
 def differing_files(archive: Path, root: Path = CODE) -> list[str]:
     """The files that are not the same in the archive and below `root`, or in one of them only, by name."""
     with tarfile.open(archive) as opened, tarfile.open(fileobj=io.BytesIO(pack_source(root))) as here:
-        return sorted(name for name, _ in set(_contents(opened).items()) ^ set(_contents(here).items()))
+        return sorted({name for name, _ in _contents(opened).items() ^ _contents(here).items()})
 
 
 def _contents(archive: tarfile.TarFile) -> dict[str, str]:

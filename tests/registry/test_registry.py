@@ -45,7 +45,9 @@ def computed(results: dict[str, StageResult]) -> dict[str, StageResult]:
 def counts(registry: Registry) -> dict[str, int]:
     """Rows by table."""
     with registry.database.engine.connect() as connection:
-        return {name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in (*TABLES, *BESIDE, *LINKS)}
+        return {
+            name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in (*TABLES, *BESIDE, *LINKS)
+        }
 
 
 def record_all(
