@@ -52,7 +52,7 @@ def _scenes(run: schema.Run, made: Made) -> Iterator[str]:
     if len(lost) > NAMED:
         yield f"{len(lost) - NAMED} more assets cannot be read"
     again = known - {(one.scene, one.asset) for one in made.lost}
-    if again:
+    if again and made.products:  # a sample may not have asked for them
         named = _some([f"{asset} of {scene}" for scene, asset in sorted(again)])
         yield f"assets that could not be read when the map was made can be read now: {named}"
     for name, reason in sorted(made.failed.items())[:NAMED]:

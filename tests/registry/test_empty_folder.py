@@ -10,7 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import pytest
 from conftest import new_postgres_database
 from madeagain import mapped_project, record_all
 from objectstore import KEY, PRIVATE, SECRET, client, object_store, upload
+from sqlalchemy import make_url
 
 from flows.reproduce import reproduce
+from olmoearth_core.machine import packages
 from olmoearth_core.progress import Silent
 from registry.errors import RegistryError
 from registry.lay_out import Wish
@@ -48,9 +51,11 @@ def olmoearth(shell: dict[str, str], folder: Path, *arguments: str, seconds: int
     return json.loads(done.stdout)
 
 
-def test_the_registry_s_url_and_the_store_are_enough(
+@pytest.fixture
+def gone(
     endpoint: str, postgres_server: str, models_home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[str, dict[str, str]]:
+    """A map that was made and recorded, and then everything but registry and store went: its id, and a shell."""
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
     registry = new_postgres_database(postgres_server)
@@ -61,16 +66,24 @@ def test_the_registry_s_url_and_the_store_are_enough(
         artifacts=f"s3://{PRIVATE}/artifacts",
         dvc_remote=f"s3://{PRIVATE}/datasets",
     )
-    project = mapped_project(tmp_path / "beyond", name="beyond", catalogue=f"s3://{PRIVATE}/world/catalog.json")
+    name = f"beyond-{make_url(registry).database}"  # an experiment of its own in MLflow
+    project = mapped_project(tmp_path / name, name=name, catalogue=f"s3://{PRIVATE}/world/catalog.json")
     upload(endpoint, PRIVATE, project.root / "imagery", "world")
     results = record_all(project, workspace)
-    map_id = results["postprocess"].folder.name
     shutil.rmtree(project.root)
     shutil.rmtree(tmp_path / "home")
+    shell = environment(endpoint, OLMOEARTH_REGISTRY_URL=registry, OLMOEARTH_HOME=str(tmp_path / "nowhere"))
+    monkeypatch.setenv("OLMOEARTH_REGISTRY_URL", registry)
+    monkeypatch.setenv("OLMOEARTH_HOME", str(tmp_path / "nowhere"))
+    return results["postprocess"].folder.name, shell
 
+
+def test_the_registry_s_url_and_the_store_are_enough(
+    gone: tuple[str, dict[str, str]], endpoint: str, tmp_path: Path
+) -> None:
+    map_id, shell = gone
     empty = tmp_path / "empty"
     empty.mkdir()
-    shell = environment(endpoint, OLMOEARTH_REGISTRY_URL=registry, OLMOEARTH_HOME=str(tmp_path / "nowhere"))
     found = olmoearth(shell, empty, "reproduce", map_id, "--all", "--dataset", "--into", "again")
     assert (found["verdict"], found["reasons"], len(found["tiles"])) == ("equal", [], 6)
     assert {one["outcome"] for one in (*found["tiles"], *found["products"])} == {"equal"}
@@ -81,12 +94,38 @@ def test_the_registry_s_url_and_the_store_are_enough(
     s3 = client(endpoint)
     [weights] = [
         entry["Key"]
-        for entry in s3.list_objects_v2(Bucket=PRIVATE, Prefix="artifacts/beyond/")["Contents"]
+        for entry in s3.list_objects_v2(Bucket=PRIVATE, Prefix="artifacts/beyond")["Contents"]
         if entry["Key"].endswith("weights.safetensors")
     ]
     body = s3.get_object(Bucket=PRIVATE, Key=weights)["Body"].read()
     s3.put_object(Bucket=PRIVATE, Key=weights, Body=body[:-1] + bytes([body[-1] ^ 1]))
-    monkeypatch.setenv("OLMOEARTH_REGISTRY_URL", registry)
-    monkeypatch.setenv("OLMOEARTH_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(RegistryError, match=r"weights\.safetensors: content differs"):
         reproduce(map_id, empty / "swapped", Wish(tiles=1), "current", Silent())
+
+
+@pytest.mark.verify
+def test_so_are_the_code_and_the_libraries_of_that_time(
+    gone: tuple[str, dict[str, str]], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The recorded code, in an environment made of the recorded list of packages: takes minutes and a package index."""
+    map_id, shell = gone
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    start = time.perf_counter()
+    found = olmoearth(
+        shell, empty, "reproduce", map_id, "--all", "--environment", "recorded",
+        "--into", "then", seconds=3600,
+    )  # fmt: skip
+    assert (found["verdict"], found["reasons"], found["environment"]) == ("equal", [], "recorded")
+    assert {one["outcome"] for one in (*found["tiles"], *found["products"])} == {"equal"}
+    python = empty / "then" / "environment" / "bin" / "python"
+    listed = subprocess.run(
+        [python, "-c", "import olmoearth_core, json; from olmoearth_core.machine import packages; "
+         "print(json.dumps([olmoearth_core.__file__, packages()]))"],
+        env={"PYTHONPATH": str(empty / "then" / "code")}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    where, installed = json.loads(listed.stdout)
+    assert where.startswith(str(empty / "then" / "code"))
+    assert [line for line in packages() if not line.startswith("olmoearth-platform==")] == installed
+    record_property("packages", len(installed))
+    record_property("seconds", round(time.perf_counter() - start))
