@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from olmoearth_core.again.recipe import DATASET, INPUTS, MODEL, Recipe, Recorded, write_recipe
-from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import CoreError
 from olmoearth_core.imagery.address import is_url
 from olmoearth_core.imagery.presets import locate
@@ -29,9 +28,9 @@ from registry.errors import ArtifactError, ModelError, ReproduceError, Versionin
 from registry.inputs import places_of, was_fetched
 from registry.kept import PLAN
 from registry.models import artifact_folder, find_model
-from registry.objects import fetch, store_of
 from registry.outputs import find_output
 from registry.places import open_place
+from registry.sources import Sources
 from registry.workspace import Workspace
 
 
@@ -48,44 +47,6 @@ class Wish:
     catalogue: str | None = None
     """Where the imagery lies now; None for where it lay."""
     processes: int = 1
-
-
-class Sources:
-    """Where files of a run are looked for by their sha256."""
-
-    def __init__(self, workspace: Workspace, runs: Iterable[schema.Run]) -> None:
-        runs = list(runs)
-        self.stores = list(dict.fromkeys([store_of(workspace), *(run.store for run in runs if run.store)]))
-        self.roots = [Path(folder) for folder in dict.fromkeys(run.project_folder for run in runs)]
-
-    def give(self, digest: str, target: Path, what: str, candidates: Iterable[Path] = ()) -> None:
-        """Copy the file with this sha256 to `target`.
-
-        Raises:
-            ReproduceError: nobody has it.
-            ArtifactError: the store that may have it cannot be reached.
-        """
-        if not self.find(digest, target, candidates):
-            raise ReproduceError(
-                f"{what} (sha256 {digest[:16]}...) is neither kept in {', '.join(self.stores)} nor in a project folder "
-                "here; without it the map cannot be made again. Set OLMOEARTH_ARTIFACTS to the store of that time."
-            )
-
-    def find(self, digest: str, target: Path, candidates: Iterable[Path] = ()) -> bool:
-        """As `give`; False where nobody has it."""
-        try:
-            if fetch(self.stores, digest, target):
-                return True
-            unreachable = None
-        except ArtifactError as error:
-            unreachable = error
-        for path in candidates:
-            if path.is_file() and sha256_file(path) == digest:
-                write_bytes(target, path.read_bytes())
-                return True
-        if unreachable is not None:
-            raise unreachable
-        return False
 
 
 def lay_out(workspace: Workspace, behind: Behind, folder: Path, wish: Wish) -> Recipe:

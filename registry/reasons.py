@@ -13,8 +13,8 @@ from olmoearth_core.digest import sha256_json
 from registry import schema
 from registry.behind import Behind
 from registry.errors import ArtifactError
-from registry.lay_out import Sources
 from registry.source import differing_files, source_sha256
+from registry.sources import Sources
 from registry.workspace import Workspace
 
 NUMERIC = ("torch", "numpy", "rasterio", "scipy", "pyproj", "shapely", "safetensors", "scikit-learn", "python")
