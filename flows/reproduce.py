@@ -91,7 +91,7 @@ def _as_then(workspace: Workspace, behind: Behind, folder: Path, progress: Progr
     from flows.recorded import make_environment, run_in
     from olmoearth_core.again.recipe import read_made
     from registry.errors import ReproduceError
-        from registry.reasons import kept_packages
+    from registry.reasons import kept_packages
     from registry.source import unpack_source
     from registry.sources import Sources
 
