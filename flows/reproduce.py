@@ -49,7 +49,7 @@ def reproduce(asked: str, into: Path | None, wish: Wish, environment: Environmen
     database = Database(workspace.registry_url)
     try:
         with database.read() as session:
-            behind = find_behind(session, asked)
+            behind = find_behind(session, workspace, asked)
     finally:
         database.close()  # mapping may take days
     folder = _folder(into or Path(f"{behind.map.name}-again"))

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from olmoearth_core.digest import sha256_file
 from registry import schema
-from registry.audit import MAP_ID, _find, _look
 from registry.errors import ReproduceError
+from registry.find import find
+from registry.lineage import origin
+from registry.thing import Thing
+from registry.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -42,39 +43,21 @@ class Behind:
         return [run for runs in self.alike.values() for run in runs]
 
 
-def find_behind(session: Session, asked: str) -> Behind:
+def find_behind(session: Session, workspace: Workspace, asked: str) -> Behind:
     """The map that is asked about: a file of it, or its id.
 
     Raises:
-        ReproduceError: the registry does not know it.
+        ReproduceError: the registry does not know it, or it is something else.
         AuditError: the file cannot be read.
     """
-    path = Path(asked).expanduser().absolute()
-    if path.is_file():
-        tags, pixels, _ = _look(path)
-        made, _, _ = _find(session, sha256_file(path), tags.get(MAP_ID), pixels)
-    else:
-        named = select(schema.Map).where(schema.Map.name == asked).order_by(schema.Map.id.desc())
-        made = session.scalars(named.limit(1)).first()
-    if made is None:
-        what = "a file of no map that" if path.is_file() else "neither a file nor the id of a map that"
+    thing = Thing.named(asked)
+    found = find(session, workspace, thing)
+    if found is None:
+        what = "neither a file nor the id of a map that" if thing.path is None else "a file of no map that"
         raise ReproduceError(
             f"{asked}: {what} the registry knows. Name a map's file or id; set OLMOEARTH_REGISTRY_URL."
         )
-    _ = made.project, made.tiles, made.products  # what is asked for when the session is closed
-    dataset = made.model.dataset if made.model else None
-    runs = [
-        made.run,
-        made.tiles_run,
-        made.model.run if made.model else None,
-        dataset.run if dataset else None,
-    ]
-    alike = {run.stage: _alike(session, run) for run in runs if run is not None}
-    return Behind(made, path if path.is_file() else None, alike)
-
-
-def _alike(session: Session, run: schema.Run) -> list[schema.Run]:
-    wanted = select(schema.Run).where(
-        schema.Run.project_id == run.project_id, schema.Run.stage == run.stage, schema.Run.digest == run.digest
-    )
-    return list(session.scalars(wanted.order_by(schema.Run.id.desc())))
+    if found.map is None:
+        raise ReproduceError(f"{asked}: is {found.name}; only maps are made again. Name a map's file or id.")
+    _ = found.map.tiles, found.map.products  # what is asked for when the session is closed
+    return Behind(found.map, thing.file, origin(session, found).alike)

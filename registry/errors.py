@@ -38,3 +38,7 @@ class ReproduceError(RegistryError, RuntimeError):
 
 class BackupError(RegistryError, OSError):
     """A workspace that cannot be backed up, or a backup that cannot be restored."""
+
+
+class SignatureError(RegistryError, ValueError):
+    """A signed statement, or a key, that is not what it should be."""

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import canonical_json
 from registry.merkle import leaf, root
-from registry.schema import Base, Chain, Event
+from registry.schema import Base, Chain, Event, Replacement
 
 NAMED = 1000
 """Rows of one table that an event names one by one, so that a changed one can be pointed at."""
@@ -119,6 +119,8 @@ class Ledger:
         place = {"position": chain.position + 1, "hash": digest}
         written = {**place, "id": self.event, "previous": chain.hash, "body": body, "recorded": now}
         session.execute(insert(Event).values(**written))
+        for earlier in {row["event"] for row in self._replaced}:
+            session.execute(insert(Replacement).values(earlier=earlier, position=chain.position + 1))
         session.execute(update(Chain).where(Chain.id == 1).values(**place))
 
 

@@ -13,6 +13,7 @@ from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult, read_record
 from olmoearth_core.stages import stage_named
 from registry import schema
+from registry.anchors import anchor_map
 from registry.context import RunContext
 from registry.database import Database
 from registry.facts import gather
@@ -93,6 +94,16 @@ class Registry(AbstractContextManager["Registry"]):
             digest=result.manifest.outputs_digest,
             **({"map": result.manifest.summary["map_id"]} if result.stage == "postprocess" else {}),
         )
+
+    def anchor(self, project: Project, result: StageResult) -> None:
+        """Have a recorded map take the head of the chain with it, beside its files (anchors.py); twice is once.
+
+        Raises:
+            DatabaseError: the registry does not know the map, or refuses.
+            SettingError: OLMOEARTH_SIGNING_KEY is no key.
+        """
+        name, digest = result.manifest.summary["map_id"], result.manifest.outputs_digest
+        anchor_map(self.database, self.workspace, project.root, result.folder, name, digest)
 
     def models(self, project: str | None = None) -> list[schema.ModelVersion]:
         """The model versions of a project, or all, newest first; with their run and dataset version."""

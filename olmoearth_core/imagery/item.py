@@ -15,6 +15,7 @@ from olmoearth_core.imagery.catalogue import FoundItem
 from olmoearth_core.imagery.harmonise import holders, sentinel2_offset
 from olmoearth_core.imagery.modality import Modality
 from olmoearth_core.imagery.scene import Scene, Stored
+from olmoearth_core.imagery.version import declared_version
 
 Json = dict[str, Any]
 
@@ -60,6 +61,7 @@ def make_scene(found: FoundItem, modality: Modality, catalogue: str) -> Scene | 
         nodata=_nodata(item, names.values()),
         reason=reason,
         bbox=(west, south, east, north),
+        version=declared_version(item, [*names.values(), *([mask] if mask else [])]),
         checksums=_checksums(item, {**names, **({} if mask is None else {"mask": mask})}),
     )
 

@@ -272,7 +272,7 @@ def test_small_differences_are_tolerated_only_where_something_explains_them(hous
     changed = made.model_copy(update={"tiles": {**made.tiles, name: "0" * 64}, "products": {}})
     database = Database(house.workspace.registry_url)
     with database.read() as session:
-        behind = find_behind(session, house.id)
+        behind = find_behind(session, house.workspace, house.id)
     database.close()
     model = _model(folder)
     explained = compare(behind, folder, changed, ["another processor"], environment="current", model=model)
