@@ -161,11 +161,9 @@ def _tile(here: Originals, folder: Path, name: str, sha256: str, recorded: str |
     path = folder / f"{name}.tif"
     if (tile := here.tile(name, recorded)) is not None:
         return _pixels(name, [(path, tile, 0)])
-    pairs = [
-        (path, file, skip)
-        for product, skip in (("map.tif", 0), ("probabilities.tif", 1))
-        if (file := here.product(product)) is not None
-    ]
+    zone = name.split("_")[0]  # in a map of several zones each has a file of its own
+    wanted = [(f"{what}{of}.tif", skip) for what, skip in (("map", 0), ("probabilities", 1)) for of in ("", f"_{zone}")]
+    pairs = [(path, file, skip) for product, skip in wanted if (file := here.product(product)) is not None]
     if not pairs:
         return Compared(name, "differs", "other bytes; the recorded files are not here to count its pixels")
     found = _pixels(name, pairs)

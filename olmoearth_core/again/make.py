@@ -29,7 +29,7 @@ from olmoearth_core.again.recipe import (
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError, StoreError
 from olmoearth_core.imagery.scene import read_scenes
-from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.area import load_areas
 from olmoearth_core.inference.engines import local
 from olmoearth_core.inference.infer import SCENES, make_plan
 from olmoearth_core.inference.job import MapJob
@@ -112,7 +112,7 @@ def _plan(folder: Path, project: Project, recipe: Recipe, notes: list[str]) -> P
 
     def anew() -> Plan:
         imagery = project.config.imagery
-        loaded = load_area(area, source, crs=imagery.crs, resolution=imagery.resolution)
+        loaded = load_areas(area, source, crs=imagery.crs, resolution=imagery.resolution)
         return make_plan(project.config, loaded, read_card(folder / MODEL), device)
 
     try:
@@ -143,7 +143,9 @@ def _map(
         scenes = folder / "inputs" / READ_FROM
         write_json(scenes, moved)
     read_scenes(scenes, folder)  # a damaged list is told at once
-    job = MapJob(project, plan, folder / recipe.infer.files[project.config.map.area], scenes, folder / MODEL, out)
+    area = folder / recipe.infer.files[project.config.map.area]
+    unkeyed = dict.fromkeys((tile.name for tile in plan.tiles), "")  # nobody takes these tiles over
+    job = MapJob(project, plan, area, scenes, folder / MODEL, out, unkeyed)
     wanted = set(recipe.tiles) if recipe.tiles is not None else {tile.name for tile in plan.tiles}
     tiles = [tile for tile in plan.tiles if tile.name in wanted]
     made: dict[str, str] = {}

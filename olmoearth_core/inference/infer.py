@@ -234,9 +234,7 @@ def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> list[TileRecord]:
     tiles, engine = job.plan.tiles, run.engine or local
     records = finished_tiles(run.out, job)
     if records:
-        run.progress.note(
-            f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain."
-        )
+        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain.")
     taken = take_over(run, keys, [tile.name for tile in tiles if tile.name not in records])
     if taken:
         left = len(tiles) - len(records) - len(taken)

@@ -224,9 +224,7 @@ def _forge(folder: Path) -> None:
     path.with_suffix(".json").write_text(record.model_copy(update={"sha256": sha}).model_dump_json())
 
 
-@pytest.mark.parametrize(
-    "damage", [_flip, _forge, lambda f: min(f.glob("*.tif")).unlink()], ids=["bits", "forged", "gone"]
-)
+@pytest.mark.parametrize("damage", [_flip, _forge, lambda f: min(f.glob("*.tif")).unlink()], ids=["bits", "forged", "gone"])
 def test_a_tile_that_is_not_what_was_written_is_not_taken(copy: Project, damage: Damage) -> None:
     damage(copy.root / "tiles" / "first")
     lost = min(tile.name for tile in read_plan(copy.root / "tiles" / "first").tiles)

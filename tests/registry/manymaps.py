@@ -136,9 +136,7 @@ def fill(url: str, maps: int) -> ManyMaps:
 
 
 def _insert(connection: Connection, maps: int) -> None:
-    connection.execute(
-        text("SET LOCAL session_replication_role = replica")
-    )  # references hold, and need no look-up each
+    connection.execute(text("SET LOCAL session_replication_role = replica"))  # references hold, and need no look-up each
     connection.execute(
         text(
             "CREATE FUNCTION pg_temp.hash(text) RETURNS text LANGUAGE sql IMMUTABLE "
