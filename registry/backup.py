@@ -153,8 +153,7 @@ def _embedded(workspace: Workspace) -> dict[str, str]:
 
 def _check_empty(workspace: Workspace) -> None:
     home = workspace.home
-    wanted = Workspace.at(home)
-    if workspace != wanted:
+    if _embedded(workspace) != _embedded(Workspace.at(home)):
         raise BackupError(
             f"{home}: a backup is restored with all its parts below OLMOEARTH_HOME; unset OLMOEARTH_REGISTRY_URL, "
             "MLFLOW_TRACKING_URI, OLMOEARTH_ARTIFACTS and OLMOEARTH_DVC_REMOTE."

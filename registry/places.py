@@ -125,7 +125,9 @@ class _Bucket:
         try:
             if self._opened is None:
                 patience = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 4, "mode": "standard"})
-                self._opened = boto3.client("s3", config=patience)
+                self._opened = boto3.session.Session().client(
+                    "s3", config=patience
+                )  # the shared one is not for threads
             yield self._opened
         except (Boto3Error, BotoCoreError, ClientError) as error:
             said = " ".join(str(error).split())

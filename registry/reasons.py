@@ -12,6 +12,7 @@ from olmoearth_core.again.recipe import Made
 from olmoearth_core.digest import sha256_json
 from registry import schema
 from registry.behind import Behind
+from registry.context import PACKAGE
 from registry.errors import ArtifactError
 from registry.source import differing_files, source_sha256
 from registry.sources import Sources
@@ -85,10 +86,12 @@ def _packages(run: schema.Run, made: Made, sources: Sources) -> Iterator[str]:
         return
     here = _versions(made.packages)
     numeric = {name: place for place, name in enumerate(NUMERIC)}
-    names = sorted((n for n in here.keys() | there.keys() if here.get(n) != there.get(n)),
+    # of our own package the code is compared, by its content
+    names = sorted((n for n in here.keys() | there.keys() if here.get(n) != there.get(n) and n != PACKAGE),
                    key=lambda name: (numeric.get(name, len(NUMERIC)), name))  # fmt: skip
     told = [f"{name} {here.get(name, 'is missing')} ({there.get(name, 'none')} recorded)" for name in names]
-    yield f"other library versions: {_some(told)}"
+    if told:
+        yield f"other library versions: {_some(told)}"
 
 
 def kept_packages(run: schema.Run, sources: Sources) -> Mapping[str, str] | None:

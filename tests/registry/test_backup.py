@@ -65,7 +65,7 @@ def test_what_comes_back_is_what_was_there(
     made = back_up(workspace, tmp_path / "house.tar", Silent())
     assert made.files > 10
     elsewhere = Workspace.at(tmp_path / "other" / "home")
-    restored = restore(elsewhere, tmp_path / "house.tar", Silent())
+    restored = restore(replace(elsewhere, signing_key="/a/key.pem"), tmp_path / "house.tar", Silent())
     assert (restored.files, restored.bytes, restored.created) == (made.files, made.bytes, made.created)
     assert _files(elsewhere.home / "artifacts") == _files(workspace.home / "artifacts")
     assert _files(elsewhere.home / "dvc-remote") == _files(workspace.home / "dvc-remote")

@@ -24,8 +24,9 @@ from sqlalchemy import make_url
 from flows.reproduce import reproduce
 from olmoearth_core.machine import packages
 from olmoearth_core.progress import Silent
-from registry.errors import RegistryError
+from registry.errors import ArtifactError, RegistryError
 from registry.lay_out import Wish
+from registry.objects import fetch, keep
 from registry.workspace import Workspace
 
 
@@ -101,6 +102,26 @@ def test_the_registry_s_url_and_the_store_are_enough(
     s3.put_object(Bucket=PRIVATE, Key=weights, Body=body[:-1] + bytes([body[-1] ^ 1]))
     with pytest.raises(RegistryError, match=r"weights\.safetensors: content differs"):
         reproduce(map_id, empty / "swapped", Wish(tiles=1), "current", Silent())
+
+
+def test_a_store_that_refuses_or_has_other_bytes_is_named(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    store, target = f"s3://{PRIVATE}/kept/objects", tmp_path / "target"
+    digest = keep(store, b"what a run read")
+    assert keep(store, b"what a run read") == digest
+    assert fetch([str(tmp_path / "no-store"), store], digest, target)
+    assert target.read_bytes() == b"what a run read"
+    assert not fetch([store], "0" * 64, target)
+    client(endpoint).put_object(Bucket=PRIVATE, Key=f"kept/objects/{digest[:2]}/{digest[2:]}", Body=b"something else!")
+    with pytest.raises(ArtifactError, match=f"{store}: what is kept there as {digest} has other bytes"):
+        fetch([store], digest, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(ArtifactError, match=r"s3://imagery/kept/objects: .*Check the AWS_\* settings"):
+        keep(store, b"another")
 
 
 @pytest.mark.verify
