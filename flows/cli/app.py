@@ -13,6 +13,7 @@ import typer
 from flows.cli import (
     assess,
     audit,
+    backup,
     change,
     dataset,
     demo,
@@ -26,6 +27,7 @@ from flows.cli import (
     models,
     probe,
     projects,
+    reproduce,
     search,
     stages,
 )
@@ -56,6 +58,8 @@ for module in (
     dataset,
     audit,
     keys,
+    reproduce,
+    backup,
     models,
     encoders,
     doctor,
