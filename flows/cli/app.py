@@ -25,6 +25,7 @@ from flows.cli import (
     models,
     probe,
     projects,
+    retrain,
     search,
     stages,
 )
@@ -52,6 +53,7 @@ for module in (
     assess,
     change,
     deploy,
+    retrain,
     dataset,
     audit,
     models,
