@@ -111,6 +111,7 @@ def _context(project: Project, workspace: Workspace, flow_run: str | None) -> An
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
     from registry import dvc
+    from registry.database import PATIENCE_SECONDS
     from registry.errors import VersioningError
     from registry.promotions import settle
     from registry.registry import open_registry
@@ -125,8 +126,10 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
         from olmoearth_core.postprocess.collection import write_collection
 
         write_collection(project)
-    with open_registry(workspace) as registry:
+    with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
         registry.record(project, result, context, dvc_hash=dvc_hash)
+        if result.stage == "postprocess":
+            registry.anchor(project, result)
         if result.stage == "finetune":
             for left in settle(registry, project.config.name):
                 progress.note(f"{project.config.name}: {left.sentence}.")

@@ -43,6 +43,17 @@ class Event(Base):
     recorded: Mapped[datetime]
 
 
+class Replacement(Base):
+    """Finds the events that replaced rows of an earlier one. Only an index: what they say is in their bodies."""
+
+    __tablename__ = "replacements"
+
+    earlier: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """`Event.id` of the earlier one."""
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """Of the event that replaced rows of it."""
+
+
 class Anchor(Covered, Base):
     """A place outside of the database where the head of the chain was written down."""
 

@@ -99,6 +99,16 @@ def get_model(workspace: Workspace, project_name: str, version_or_alias: str = C
         return _describe(_get(client, project_name, version_or_alias))
 
 
+def aliases_of(workspace: Workspace, project_name: str) -> dict[str, str]:
+    """The aliases of a project's model in MLflow: alias -> version.
+
+    Raises:
+        ModelError: no such model, or MLflow cannot be reached.
+    """
+    with open_client(workspace) as client:
+        return {
+            str(alias): str(version) for alias, version in client.get_registered_model(project_name).aliases.items()
+        }
 def alias_of(workspace: Workspace, project_name: str, alias: str) -> ModelVersion | None:
     """The version of a project's model that bears an alias; None where none does, or there is no model yet.
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from registry.chain_tables import Anchor, Chain, Event
+from registry.chain_tables import Anchor, Chain, Event, Replacement
 from registry.columns import Base, Covered, UtcDateTime
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Product",
     "Project",
     "Promotion",
+    "Replacement",
     "Run",
     "Scene",
     "SceneAsset",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,6 +41,12 @@ class _Environment(BaseSettings):
     dvc_remote: str | None = Field(
         None, description="DVC remote of new projects' dataset versions: a folder or s3://. <home>/dvc-remote."
     )
+    signing_key: str | None = Field(
+        None, description="Signs the provenance of maps: an ed25519 private key (PEM), or a file with it. None."
+    )
+    trusted_keys: str | None = Field(
+        None, description="Who may have signed: ed25519 public keys (PEM), or a file with them. The signing key's own."
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,10 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     dvc_remote: str
     """Absolute folder or s3:// URL, without a slash at the end."""
+    signing_key: str | None = field(default=None, repr=False)
+    """PEM, or the file that holds it (`signing.signing_key`)."""
+    trusted_keys: str | None = None
+    """PEMs, or the file that holds them (`signing.trusted_keys`)."""
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -68,7 +78,8 @@ class Workspace:
         """
         _refuse_unknown()
         found = _Environment()
-        return cls._make(found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote)
+        made = cls._make(found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote)
+        return replace(made, signing_key=found.signing_key, trusted_keys=found.trusted_keys)
 
     @classmethod
     def at(
@@ -100,12 +111,19 @@ class Workspace:
             dvc_remote=_place("OLMOEARTH_DVC_REMOTE", remote or str(home / "dvc-remote")),
         )
 
+    @property
+    def shown_registry(self) -> str:
+        """The registry's URL without its password."""
+        from sqlalchemy.engine import make_url
+
+        return make_url(self.registry_url).render_as_string(hide_password=True)
+
     @staticmethod
     def settings() -> dict[str, str]:
         """Every environment variable that a workspace reads -> what it is for."""
         return {
-            str(field.validation_alias or f"{PREFIX}{name.upper()}"): field.description or ""
-            for name, field in _Environment.model_fields.items()
+            str(setting.validation_alias or f"{PREFIX}{name.upper()}"): setting.description or ""
+            for name, setting in _Environment.model_fields.items()
         }
 
     @staticmethod

@@ -40,6 +40,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
         "OLMOEARTH_ARTIFACTS": "s3://bucket/artifacts/",
         "OLMOEARTH_DVC_REMOTE": "s3://bucket/dvc",
+        "OLMOEARTH_SIGNING_KEY": "/secrets/signing.pem",
+        "OLMOEARTH_TRUSTED_KEYS": "/etc/olmoearth/trusted.pub",
     }
     assert set(values) == set(Workspace.setting_names())
     for name, value in values.items():
@@ -51,7 +53,10 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "http://mlflow:5000",
         "s3://bucket/artifacts",
         "s3://bucket/dvc",
+        "/secrets/signing.pem",
+        "/etc/olmoearth/trusted.pub",
     )
+    assert "/secrets" not in repr(found)
     assert all(Workspace.settings().values()), "every setting says what it is for"
 
 

@@ -73,6 +73,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_events_id")),
     )
     op.create_table(
+        "replacements",
+        sa.Column("earlier", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("earlier", "position", name=op.f("pk_replacements")),
+    )
+    op.create_table(
         "label_sets",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("project_id", sa.Integer(), nullable=False),
@@ -362,6 +368,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_label_sets_event"))
 
     op.drop_table("label_sets")
+    op.drop_table("replacements")
     op.drop_table("events")
     op.drop_table("chains")
     with op.batch_alter_table("base_encoders", schema=None) as batch_op:
