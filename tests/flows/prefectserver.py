@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import subprocess
@@ -76,7 +77,10 @@ class Server:
     def ask(self, path: str, **question: Any) -> Any:
         """POST a question (GET without one) to the API; again where its SQLite is locked, as Prefect's client does."""
         body = json.dumps(question).encode() if question else None
-        request = urllib.request.Request(self.api + path, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if login := self.environment.get("PREFECT_API_AUTH_STRING"):
+            headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        request = urllib.request.Request(self.api + path, body, headers)
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             try:

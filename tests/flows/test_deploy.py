@@ -28,8 +28,9 @@ def test_finetuning_goes_to_the_gpu_queue_and_the_rest_elsewhere(server: Server,
     for _ in range(2):  # deploying again changes nothing
         made = server.olmoearth("deploy", project, "--json")
         assert made.code == 0, made.err + made.out
-        assert [d["queue"] for d in made.json["deployments"]] == ["default", "gpu"]
-    assert len(server.ask("/deployments/filter", deployments={"tags": {"all_": ["deployed"]}})) == 2
+        assert [d["name"] for d in made.json["deployments"] if d["queue"] == "gpu"] == ["finetune/deployed"]
+    assert {d["done"] for d in made.json["deployments"]} == {"unchanged"}
+    assert len(server.ask("/deployments/filter", deployments={"tags": {"all_": ["deployed"]}})) == 4
     assert server.ask("/work_pools/olmoearth/queues/gpu")["concurrency_limit"] == 1
 
     with server.worker("default"):
