@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
@@ -54,6 +55,12 @@ def _deliver(address: str, title: str, body: str) -> str | None:
 
 
 def _by_apprise(address: str, title: str, body: str) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its plug-ins, which it loads as it needs them
+        return _sent(address, title, body)
+
+
+def _sent(address: str, title: str, body: str) -> str | None:
     import apprise
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
