@@ -28,6 +28,7 @@ from flows.cli import (
     probe,
     projects,
     reproduce,
+    retrain,
     search,
     stages,
 )
@@ -55,6 +56,7 @@ for module in (
     assess,
     change,
     deploy,
+    retrain,
     dataset,
     audit,
     keys,
