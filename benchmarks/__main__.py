@@ -22,6 +22,7 @@ def main() -> None:
             "registry_events.py",
             "lineage.py",
         )
+        for name in ("bench_encoders.py", "training_set.py", "training_loop.py", "mapping.py", "scale.py", "fetch.py")
     ]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
         calls.append([HERE / "compose.py", Path(data) / "reservoir" / "catalog.json"])
