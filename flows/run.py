@@ -60,3 +60,21 @@ def run_lifecycle(
             ask_again(project, progress)
         with listening(progress):
             return lifecycle(str(project.root), until, engine=engine, processes=processes)
+
+
+def run_retraining(
+    project: Project, progress: Progress, *, why: str = "", only_if_due: bool = False, processes: int = 1
+) -> dict[str, Any]:
+    """Run the retraining flow on `project` in this process; arguments and result as of `flows.retrain.retrain`.
+
+    Raises:
+        BusyError: another run holds the project.
+        CoreError, RegistryError: whatever a stage, the comparison or MLflow refuses.
+    """
+    prepare_prefect()
+    with project_lock(project):
+        from flows.progress import listening
+        from flows.retrain import retrain
+
+        with listening(progress):
+            return retrain(str(project.root), why, by_hand=not only_if_due, processes=processes)

@@ -143,6 +143,8 @@ def show_results(root: Path, results: list[dict[str, Any]]) -> None:
         out.print(line, highlight=False, markup=False)
     if last["stage"] == "postprocess":
         folder = root / last["folder"]
-        out.print(f"\nMap:      {folder / 'map.tif'}", highlight=False, soft_wrap=True)
+        first = min(folder.glob("map*.tif"))  # of several zones, over which map.gti.gpkg lies
+        opened = first if first.name == "map.tif" else folder / "map.gti.gpkg"
+        out.print(f"\nMap:      {opened}", highlight=False, soft_wrap=True)
         out.print(f"Preview:  {folder / 'preview.png'}", highlight=False, soft_wrap=True)
-        out.print(f"Next:     olmoearth audit {folder / 'map.tif'}", highlight=False, soft_wrap=True)
+        out.print(f"Next:     olmoearth audit {first}", highlight=False, soft_wrap=True)
