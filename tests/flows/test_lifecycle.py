@@ -101,12 +101,12 @@ def test_dvc_repro_and_run_make_the_same_dataset_version(
     assert "Running stage" not in dvc(project, home, "repro")
 
 
-def test_the_same_project_elsewhere_and_in_two_processes_gives_the_same_bytes(
+def test_the_same_project_elsewhere_and_on_two_dask_workers_gives_the_same_bytes(
     finished: tuple[Path, Any], tmp_path: Path, world: Path, olmoearth: Run
 ) -> None:
     _, answer = finished
     other = make_project(tmp_path / "elsewhere" / "fields", world)
-    again = olmoearth("run", other, "--processes", "2", "--json")
+    again = olmoearth("run", other, "--engine", "dask", "--processes", "2", "--json")
     assert again.code == 0, again.err
     assert digests(again.json) == digests(answer)
     scores = [stage["summary"] for stage in answer["stages"]]
