@@ -25,6 +25,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows.door import describe, governed, run_stage, stage_key
 from flows.door import refresh as ask_again
+from flows.engines import check_engine
 from flows.errors import ElsewhereError, LostRunError
 from flows.progress import current_progress
 from flows.report import stage_markdown
@@ -81,7 +82,12 @@ async def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any
     retry_condition_fn=_worth_retrying,
 )
 def stage_task(
-    project: str, stage: str, deployment: str | None = None, processes: int = 1, start: str | None = None
+    project: str,
+    stage: str,
+    deployment: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
+    start: str | None = None,
 ) -> dict[str, Any]:
     """Run one stage of the project folder `project` through the door; returns its result as plain JSON values.
 
@@ -92,7 +98,9 @@ def stage_task(
     if deployment is not None and elsewhere:
         _run_elsewhere(deployment, project, start)
     ran = in_turn(
-        lambda: run_stage(loaded, stage, progress=current_progress(), flow_run=flow_run.id, processes=processes)
+        lambda: run_stage(
+            loaded, stage, progress=current_progress(), flow_run=flow_run.id, engine=engine, processes=processes
+        )
     )
     result = describe(ran)
     create_markdown_artifact(
@@ -119,31 +127,37 @@ def _run_elsewhere(deployment: str, project: str, start: str | None) -> None:
 
 @flow(flow_run_name="lifecycle of {project}")
 def lifecycle(
-    project: str, until: str = "postprocess", finetune_by: str | None = None, processes: int = 1
+    project: str,
+    until: str = "postprocess",
+    finetune_by: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> list[dict[str, Any]]:
     """Run the stages of the project folder `project` in order, up to and including `until`.
 
     Fine-tuning that is not up to date is left to the deployment `finetune_by`, where one is named; so many `processes`
-    map the area. Where a champion maps (map.model), nothing is trained: that is what `olmoearth retrain` is for.
+    of that `engine` map the area (flows/engines.py). Where a champion maps (map.model), nothing is trained: that is
+    what `olmoearth retrain` is for.
     """
+    check_engine(engine, processes)
     results = []
     for stage in STAGES:
         if stage == "finetune" and (champion := governed(load_project(Path(project)))) is not None:
             current_progress().note("A promoted model maps: nothing is trained. `olmoearth retrain` trains another.")
             results.append(describe(champion))
         else:
-            results.append(run_one(project, stage, finetune_by if stage == "finetune" else None, processes))
+            results.append(run_one(project, stage, finetune_by if stage == "finetune" else None, engine, processes))
         if stage == until:
             break
     return results
 
 
 @flow(flow_run_name="mapping of {project}")
-def mapping(project: str, refresh: bool = False, processes: int = 1) -> list[dict[str, Any]]:
+def mapping(project: str, refresh: bool = False, engine: str | None = None, processes: int = 1) -> list[dict[str, Any]]:
     """Map the area of the project folder `project` with the model that maps; `refresh` asks the catalogue first."""
     if refresh:
         in_turn(lambda: ask_again(load_project(Path(project)), current_progress(), labels=False))
-    return map_again(project, processes)
+    return map_again(project, engine, processes)
 
 
 @flow(flow_run_name="finetune of {project}")
@@ -155,19 +169,25 @@ def finetune(project: str, start: str | None = None) -> dict[str, Any]:
     return run_one(project, "finetune", start=start)
 
 
-def map_again(project: str, processes: int = 1) -> list[dict[str, Any]]:
+def map_again(project: str, engine: str | None = None, processes: int = 1) -> list[dict[str, Any]]:
     """The stages of the map, in a flow."""
-    return [run_one(project, stage, None, processes) for stage in ("infer", "postprocess")]
+    return [run_one(project, stage, None, engine, processes) for stage in ("infer", "postprocess")]
 
 
 def run_one(
-    project: str, stage: str, deployment: str | None = None, processes: int = 1, *, start: str | None = None
+    project: str,
+    stage: str,
+    deployment: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
+    *,
+    start: str | None = None,
 ) -> dict[str, Any]:
     """One stage, as a task of the flow that calls; arguments and result as of `stage_task`."""
     _stage_key, complete = stage_key(_opened(project, start), stage, current_progress())
     # outputs that somebody removed or changed must be made again, whatever Prefect remembers
     task = stage_task.with_options(refresh_cache=not complete)
-    state: Any = task(project, stage, deployment, processes, start, return_state=True)
+    state: Any = task(project, stage, deployment, engine, processes, start, return_state=True)
     result: dict[str, Any] = state.result()
     if state.name == "Cached":  # Prefect remembers the stage, but DVC, MLflow and the registry may have changed house
         return describe(run_stage(_opened(project, start), stage, progress=current_progress()))

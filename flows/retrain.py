@@ -76,7 +76,7 @@ def _retrain(project: Project, why: str, by_hand: bool, finetune_by: str | None,
         )
     retraining = project.config.retraining
     if (decided.promoted or moved) and retraining is not None and retraining.remap:
-        result["mapped"] = map_again(root, processes)[-1]["folder"]
+        result["mapped"] = map_again(root, processes=processes)[-1]["folder"]
     if outcome in ("promoted", "refused"):
         about = "promotion" if decided.promoted else "refusal"
         notify(project, about, f"{name}: {outcome}", _news(result), progress)
