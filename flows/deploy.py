@@ -94,7 +94,7 @@ def _wanted(project: Project, pool: str) -> Iterator[Wanted]:
     flows = flows_of_projects()
     config, root = project.config, str(project.root)
     retraining, own, name = config.retraining, config.deployment, config.name
-    gpu, many = {"finetune_by": f"finetune/{name}"}, {"processes": own.processes}
+    gpu, many = {"finetune_by": f"finetune/{name}"}, {"engine": own.engine, "processes": own.processes}
     here = {"project": root}
     yield Wanted(flows["lifecycle"], project, pool, DEFAULT_QUEUE, here | gpu | many, own.lifecycle)
     yield Wanted(flows["finetune"], project, pool, GPU_QUEUE, here)
