@@ -68,7 +68,7 @@ def test_a_better_model_takes_over_a_worse_one_does_not(
         ("promote", "the first model"),
         ("rollback", "fields of the delegation looked wrong"),
     ]
-    assert {"test", "newest"} <= {e["split"] for e in shown["evaluations"]}
+    assert {"frozen test", "newest labels"} <= {e["split"] for e in shown["evaluations"]}
     assert len(shown["maps"]) == 1
 
 
