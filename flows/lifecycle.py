@@ -9,9 +9,11 @@ nobody holds the project between two stages, so that fine-tuning can be a flow r
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -27,9 +29,13 @@ from flows.engines import check_engine
 from flows.errors import ElsewhereError, LostRunError
 from flows.progress import current_progress
 from flows.report import stage_markdown
-from olmoearth_core.errors import TransientError
+from olmoearth_core.errors import BusyError, TransientError
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stages import STAGES
+
+TURN_SECONDS, TURN_PAUSE_SECONDS = 6 * 3600, 5.0
+"""How long a deployed stage waits for another run's stage of the same project."""
+T = TypeVar("T")
 
 
 def _opened(project: str, start: str | None = None) -> Project:
@@ -41,6 +47,25 @@ def _key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
     project = _opened(parameters["project"], parameters["start"])
     key, _complete = stage_key(project, parameters["stage"], current_progress())
     return key
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What `work` gives, once no other run is at work on the project.
+
+    Deployed, mapping and retraining of a project may come at the same time, and each holds it for a stage only; a
+    command holds it from the beginning, so that it never waits here.
+
+    Raises:
+        BusyError: the other one has not ended after TURN_SECONDS.
+    """
+    deadline = time.monotonic() + TURN_SECONDS
+    while True:
+        try:
+            return work()
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(TURN_PAUSE_SECONDS)
 
 
 async def _worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -72,8 +97,10 @@ def stage_task(
     elsewhere = deployment is not None and not stage_key(loaded, stage, current_progress())[1]
     if deployment is not None and elsewhere:
         _run_elsewhere(deployment, project, start)
-    ran = run_stage(
-        loaded, stage, progress=current_progress(), flow_run=flow_run.id, engine=engine, processes=processes
+    ran = in_turn(
+        lambda: run_stage(
+            loaded, stage, progress=current_progress(), flow_run=flow_run.id, engine=engine, processes=processes
+        )
     )
     result = describe(ran)
     create_markdown_artifact(
@@ -129,7 +156,7 @@ def lifecycle(
 def mapping(project: str, refresh: bool = False, engine: str | None = None, processes: int = 1) -> list[dict[str, Any]]:
     """Map the area of the project folder `project` with the model that maps; `refresh` asks the catalogue first."""
     if refresh:
-        ask_again(load_project(Path(project)), current_progress(), labels=False)
+        in_turn(lambda: ask_again(load_project(Path(project)), current_progress(), labels=False))
     return map_again(project, engine, processes)
 
 

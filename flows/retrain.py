@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from flows import due
 from flows.champion import folder_of
 from flows.door import refresh
+from flows.engines import check_engine
 from flows.gatekeeper import Decided, decide
 from flows.lifecycle import map_again, run_one
 from flows.notify import notify
@@ -32,27 +33,35 @@ BY_HAND = "by hand"
 
 @flow(flow_run_name="retraining of {project}")
 def retrain(
-    project: str, why: str = "", by_hand: bool = False, finetune_by: str | None = None, processes: int = 1
+    project: str,
+    why: str = "",
+    by_hand: bool = False,
+    finetune_by: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Retrain the project folder `project`, if anything is due or somebody asks for it `by_hand`.
 
     Fine-tuning that is not up to date is left to the deployment `finetune_by`, where one is named; so many `processes`
-    map the area.
+    of that `engine` map the area (flows/engines.py).
 
     Returns:
         JSON values: due (sentences), outcome ("nothing due", "nothing new", "promoted", "refused"), sentence, version,
         report and mapped (the new map's folder), as far as there are any.
     """
+    check_engine(engine, processes)
     loaded = load_project(Path(project))
     try:
-        return _retrain(loaded, why, by_hand, finetune_by, processes)
+        return _retrain(loaded, why, by_hand, finetune_by, (engine, processes))
     except Exception as error:
         name = loaded.config.name
         notify(loaded, "failure", f"{name}: retraining failed", " ".join(str(error).split()), current_progress())
         raise
 
 
-def _retrain(project: Project, why: str, by_hand: bool, finetune_by: str | None, processes: int) -> dict[str, Any]:
+def _retrain(
+    project: Project, why: str, by_hand: bool, finetune_by: str | None, mapped_by: tuple[str | None, int]
+) -> dict[str, Any]:
     progress, name, root = current_progress(), project.config.name, str(project.root)
     found = due.reasons(project)
     told = [reason.sentence for reason in found]
@@ -76,7 +85,7 @@ def _retrain(project: Project, why: str, by_hand: bool, finetune_by: str | None,
         )
     retraining = project.config.retraining
     if (decided.promoted or moved) and retraining is not None and retraining.remap:
-        result["mapped"] = map_again(root, processes=processes)[-1]["folder"]
+        result["mapped"] = map_again(root, *mapped_by)[-1]["folder"]
     if outcome in ("promoted", "refused"):
         about = "promotion" if decided.promoted else "refusal"
         notify(project, about, f"{name}: {outcome}", _news(result), progress)

@@ -102,8 +102,10 @@ class DeploymentConfig(Section):
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Of all schedules of the project."""
     tags: list[str] = Field(default_factory=list)
+    engine: Literal["local", "processes", "dask"] | None = None
+    """That computes the tiles of a map (docs/mapping.md); processes or local when not given, by how many."""
     processes: int = Field(1, ge=1)
-    """That compute tiles of a map."""
+    """Of that engine."""
 
 
 def _address(value: Any) -> Any:

@@ -21,6 +21,8 @@ from registry.outputs import find_output
 from registry.registry import Registry
 
 WINDOWS = "windows.parquet"
+PARTS = {"test": "frozen test", "newest": "newest labels"}
+"""Part of a comparison -> what the registry calls it; `test` is all test windows, which fine-tuning judges by."""
 
 
 def record_comparison(
@@ -69,9 +71,9 @@ def _write(
     dataset = select(schema.DatasetVersion.id).where(
         schema.DatasetVersion.project_id == row.project_id, schema.DatasetVersion.digest == dataset_digest
     )
-    for split, part in comparison["parts"].items():
+    for name, part in comparison["parts"].items():
         scores = part[which]
-        key = {"model_id": row.id, "dataset_digest": dataset_digest, "split": split, "task": task}
+        key = {"model_id": row.id, "dataset_digest": dataset_digest, "split": PARTS[name], "task": task}
         values = {
             "scores": scores,
             "dataset_id": session.scalars(dataset).first(),

@@ -61,7 +61,7 @@ def story(registry: Registry, project: str, version_or_alias: str) -> dict[str, 
 
 def _judged(row: schema.Evaluation) -> dict[str, Any]:
     scores = {key: value for key, value in row.scores.items() if isinstance(value, int | float)}
-    told = ", ".join(f"{key} {value:.3f}" for key, value in scores.items() if isinstance(value, float))
+    told = ", ".join(f"{key} {value:.3f}" for key, value in sorted(scores.items()) if isinstance(value, float))
     sentence = f"{row.split} of dataset {row.dataset_digest[:12]}: {told} ({row.created:%Y-%m-%d})"
     return {"split": row.split, "task": row.task, "dataset": row.dataset_digest, "scores": scores, "sentence": sentence}
 

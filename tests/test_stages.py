@@ -203,6 +203,7 @@ WAKES: dict[str, tuple[Any, str]] = {
             "mapping": "0 4 1 * *",
             "timezone": "Africa/Nairobi",
             "tags": ["ours"],
+            "engine": "dask",
             "processes": 2,
         }.items()
     },

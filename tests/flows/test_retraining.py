@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from harvest import BETTER, WORSE, harvest_project, relabel, train
 from partner import Run
 
 from flows.due import newest_season, reasons
+from flows.lifecycle import in_turn
 from olmoearth_core.project import load_project
+from olmoearth_core.stage import project_lock
 
 
 def test_a_better_model_takes_over_a_worse_one_does_not(
@@ -63,7 +68,7 @@ def test_a_better_model_takes_over_a_worse_one_does_not(
         ("promote", "the first model"),
         ("rollback", "fields of the delegation looked wrong"),
     ]
-    assert {"test", "newest"} <= {e["split"] for e in shown["evaluations"]}
+    assert {"frozen test", "newest labels"} <= {e["split"] for e in shown["evaluations"]}
     assert len(shown["maps"]) == 1
 
 
@@ -111,3 +116,36 @@ def test_drift_beyond_the_limit(home: Path, tmp_path: Path, world: Path) -> None
     assert reasons(project, drift=lambda _project: 0.2) == []
     (reason,) = reasons(project, drift=lambda _project: 0.31)
     assert reason.sentence == "Drift: a population stability index of 0.31, more than 0.25 (retraining.drift)."
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from flows.lifecycle import in_turn
+from olmoearth_core.project import load_project
+from olmoearth_core.stage import project_lock
+from olmoearth_core.stage import project_lock
+with project_lock(load_project(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(2)
+"""
+
+
+def test_a_deployed_stage_waits_until_the_other_run_lets_go(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_project(harvest_project(tmp_path / "turn", world, name="turn"))
+    monkeypatch.setattr("flows.lifecycle.TURN_PAUSE_SECONDS", 0.2)
+    tries = []
+
+    def work() -> str:
+        tries.append(1)
+        with project_lock(project):
+            return "done"
+
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(project.root)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        assert in_turn(work) == "done"
+    assert len(tries) > 1
