@@ -283,6 +283,8 @@ def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:
     values = read_settings(text, source)
     try:
         return ProjectConfig.model_validate(values)
+    except UnicodeEncodeError as error:
+        raise ProjectError(f"{source}: holds half a character (\\ud800 to \\udfff); write the whole one.") from error
     except ValidationError as error:
         lines = sentences(error, ProjectConfig)
         raise ProjectError(

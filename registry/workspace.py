@@ -38,6 +38,7 @@ class _Environment(BaseSettings):
     artifacts: str | None = Field(
         None, description="Where MLflow keeps model files: a folder or s3://. <home>/artifacts."
     )
+    templates: str | None = Field(None, description="Folder of your own templates for `init`. <home>/templates.")
     dvc_remote: str | None = Field(
         None, description="DVC remote of new projects' dataset versions: a folder or s3://. <home>/dvc-remote."
     )
@@ -57,6 +58,8 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     dvc_remote: str
     """Absolute folder or s3:// URL, without a slash at the end."""
+    templates: Path
+    """Absolute path of the folder of a partner's own templates; need not exist."""
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -68,7 +71,9 @@ class Workspace:
         """
         _refuse_unknown()
         found = _Environment()
-        return cls._make(found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote)
+        return cls._make(
+            found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote, found.templates
+        )
 
     @classmethod
     def at(
@@ -89,7 +94,13 @@ class Workspace:
 
     @classmethod
     def _make(
-        cls, where: str, registry: str | None, tracking: str | None, artifacts: str | None, remote: str | None
+        cls,
+        where: str,
+        registry: str | None,
+        tracking: str | None,
+        artifacts: str | None,
+        remote: str | None,
+        templates: str | None = None,
     ) -> Workspace:
         home = Path(where).expanduser().absolute()
         return cls(
@@ -98,6 +109,7 @@ class Workspace:
             tracking_uri=_tracking(tracking or f"sqlite:///{home / 'mlflow.db'}"),
             artifacts=_place("OLMOEARTH_ARTIFACTS", artifacts or str(home / "artifacts")),
             dvc_remote=_place("OLMOEARTH_DVC_REMOTE", remote or str(home / "dvc-remote")),
+            templates=Path(templates).expanduser().absolute() if templates else home / "templates",
         )
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -102,6 +101,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
+    from flows.cli.days import parse_day, parse_moment
     from olmoearth_core.errors import SourceError
     from olmoearth_core.importing.importing import Labelling, import_data
     from olmoearth_core.importing.labelling import label_files, parse_classes, parse_measured
@@ -113,7 +113,7 @@ def import_(
         kind=kind,
         bands=tuple(band.strip() for band in bands.split(",")) if bands else (),
         ignore=frozenset(ignore or ()),
-        date=None if date is None else _moment("--date", date),
+        date=None if date is None else parse_moment("--date", date),
         dates=dates,
         crs=crs,
         scale=scale,
@@ -123,7 +123,7 @@ def import_(
         link=link,
     )
     target = to if to is not None else Path(str(project)) / "source"
-    day = None if label_date is None else _moment("--label-date", label_date).date()
+    day = parse_day("--label-date", label_date)
     measured = parse_measured(value, value_range, unit, classes=bool(classes))
     labelling = Labelling(label_files(labels or ()), parse_classes(classes or ()), class_property, day, crs, measured)
     with progress(as_json) as listener:
@@ -134,16 +134,6 @@ def import_(
         print_json(_to_json(made))
     else:
         _tell(made)
-
-
-def _moment(option: str, text: str) -> datetime:
-    from olmoearth_core.errors import SourceError
-    from olmoearth_core.importing.times import parse_moment
-
-    moment = parse_moment(text)
-    if moment is None:
-        raise SourceError(f"{option} {text}: expected a date like 2024-05-01")
-    return moment.astimezone(UTC)
 
 
 def _to_json(made: Imported) -> dict[str, Any]:

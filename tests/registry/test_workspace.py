@@ -40,6 +40,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
         "OLMOEARTH_ARTIFACTS": "s3://bucket/artifacts/",
         "OLMOEARTH_DVC_REMOTE": "s3://bucket/dvc",
+        "OLMOEARTH_TEMPLATES": str(tmp_path / "ours"),
     }
     assert set(values) == set(Workspace.setting_names())
     for name, value in values.items():
@@ -51,6 +52,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "http://mlflow:5000",
         "s3://bucket/artifacts",
         "s3://bucket/dvc",
+        tmp_path / "ours",
     )
     assert all(Workspace.settings().values()), "every setting says what it is for"
 
