@@ -28,8 +28,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="A folder of GeoTIFFs, of patches with a class each, or of cubes; or such files; or one GeoJSON "
-            "whose features carry oe_start_time.",
+            help="A folder of GeoTIFFs, of patches with a class each, or of cubes; or such files; or GeoJSON of "
+            "the older form, whose features carry oe_start_time: annotations, their tasks, requests.",
         ),
     ],
     to: Annotated[
@@ -137,9 +137,11 @@ def import_(
 
 
 def _to_json(made: Imported) -> dict[str, Any]:
-    found = {key: value for key, value in vars(made).items() if key not in ("folder", "text", "days")}
+    found = {key: value for key, value in vars(made).items() if key not in ("folder", "text", "days", "frame")}
     catalogue = None if made.kind == "outlines" else made.folder / "catalog.json"
-    return {"folder": made.folder, "catalogue": catalogue, "first": made.days[0], "last": made.days[1], **found}
+    return {"folder": made.folder, "catalogue": catalogue, "first": made.days[0], "last": made.days[1], **found} | (
+        {"framing": made.frame.text} if made.frame else {}
+    )
 
 
 def _tell(made: Imported) -> None:
@@ -153,8 +155,9 @@ def _tell(made: Imported) -> None:
     elif made.kind == "outlines":
         area, labels = made.folder / "area.geojson", made.folder / "labels"
         out.print(
-            f"Next: in project.yaml set map.area to {area}, map.date to {made.days[0]}"
-            + (f", and labels.files to what lies in {labels}" if made.classes else ""),
+            f"Next: olmoearth init NAME --area {area} --date {made.days[0]}"
+            + "".join(f" --labels {path}" for path in sorted(labels.glob("*.geojson")))
+            + (f"; then set imagery.framing to {made.frame.text} ({made.frame.why})" if made.frame else ""),
             highlight=False,
             soft_wrap=True,
         )

@@ -23,6 +23,7 @@ from olmoearth_core.importing.labelling import (
     partners_labels,
     read_label_file,
 )
+from olmoearth_core.importing.outlines import START, is_older_form
 from olmoearth_core.importing.starter import label_keys, task_keys
 from olmoearth_core.labels.raster import SUFFIXES as RASTERS
 from olmoearth_core.labels.vector import project, read_area
@@ -135,6 +136,10 @@ def columns_of(path: Path) -> dict[str, list[str]]:
 
 
 def _labels(config: ProjectConfig, answers: Answers) -> LabelSet:
+    if older := [path for path in answers.labels if is_older_form(path)]:
+        raise SourceError(
+            f"{older[0]}: is of the older form ({START}). `olmoearth import {older[0]} --to FOLDER` makes labels of it."
+        )
     own = config.labels
     dated = answers.date_property or own.date_property
     if config.task.kind == "regression" or answers.measured is not None:
