@@ -54,7 +54,7 @@ def estimate(
     }
     work = _workload(loaded, {name: value for name, value in given.items() if value is not None})
     if area is None and loaded is not None:
-        area = _area_km2(loaded)
+        area = area_km2(loaded)
     every = [name for name in CATALOGUE if set(work.modalities) <= set(named(name).band_sets)]
     names = every if encoders == "all" else [name.strip() for name in encoders.split(",")]
     calibrate = (loaded is not None or price is not None) if measure is None else measure
@@ -77,7 +77,12 @@ def _workload(project: Project | None, given: dict[str, Any]) -> Workload:
     return replace(workload_of(project), **given) if project else Workload(**given)
 
 
-def _area_km2(project: Project) -> float:
+def area_km2(project: Project) -> float:
+    """The area that a project maps, in square kilometres.
+
+    Raises:
+        LabelError, MappingError: its file cannot be used.
+    """
     from olmoearth_core.inference.area import load_area
 
     config = project.config
