@@ -20,6 +20,7 @@ from olmoearth_core.project_labels import (
     TaskConfig,
     labels_fit,
 )
+from olmoearth_core.project_monitoring import MonitoringConfig
 from olmoearth_core.project_training import AugmentConfig, TrainingConfig
 from olmoearth_core.section import Date, Name, Section
 from olmoearth_core.sentences import sentences
@@ -38,6 +39,7 @@ __all__ = [
     "LabelsConfig",
     "MapConfig",
     "ModelConfig",
+    "MonitoringConfig",
     "Project",
     "ProjectConfig",
     "RetrainingConfig",
@@ -204,6 +206,7 @@ class ProjectConfig(Section):
     training: TrainingConfig
     map: MapConfig
     retraining: RetrainingConfig | None = None
+    monitoring: MonitoringConfig = MonitoringConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> ProjectConfig:
