@@ -74,15 +74,16 @@ def _show(found: dict[str, Any], files: list[Path]) -> None:
     from olmoearth_core.training.compare_report import table
 
     header, body = table(found)
-    shown = Table(title=f"{found['project']}: trained alike, judged on {found['split']}", title_justify="left")
+    shown = Table(title=f"{found['project']}: same data and epochs, judged on {found['split']}", title_justify="left")
     for k, name in enumerate(header):
         shown.add_column(name, justify="left" if k < 3 else "right", overflow="fold")
     for line in body:
         shown.add_row(*line, style="bold" if line[0] == found["own"] else None)
     out = console()
     out.print(shown)
-    if found["note"]:
-        out.print(found["note"], highlight=False, markup=False)
+    for line in (found["note"], found["recipes"]):
+        if line:
+            out.print(line, highlight=False, markup=False)
     out.print(found["recommendation"]["sentence"], highlight=False, markup=False, style="bold")
     for path in files:
         out.print(f"  {path}", highlight=False, soft_wrap=True)

@@ -54,7 +54,8 @@ def advise(rows: Sequence[Compared], own: Compared, task: Task, blocks: Blocks) 
     headline, the score that is compared; own, the encoder that others are compared with; encoders, cheapest first:
     encoder, weights, random, recipe, epochs, value, low, high (of the headline), scores, macs (of a window),
     macs_per_km2, windows_per_second, measured, hours, money, and, but for the own one, difference {value, low, high,
-    verdict, sentence, cheaper}; blocks and note, why intervals cannot be trusted; recommendation {verdict "switch",
+    verdict, sentence, cheaper}; blocks and note, why intervals cannot be trusted; recipes, what to know where they
+    differ; recommendation {verdict "switch",
     "stay" or "none", encoder, sentence}.
     """
     path = HEADLINE[task.kind]
@@ -95,8 +96,19 @@ def advise(rows: Sequence[Compared], own: Compared, task: Task, blocks: Blocks) 
         "encoders": found,
         "blocks": first.blocks,
         "note": first.note,
+        "recipes": _recipes(rows),
         "recommendation": _recommendation(found, own, task.kind, first.trusted, first.note),
     }
+
+
+def _recipes(rows: Sequence[Compared]) -> str:
+    if len({row.recipe for row in rows}) == 1:
+        return ""
+    named = ", ".join(f"{row.encoder} {row.recipe}" for row in rows)
+    return (
+        f"Each encoder was trained by the recipe that fits its weights ({named}); with one in training.recipe all are "
+        "trained by that."
+    )
 
 
 def _limits(resampled: Resampled, path: tuple[str, ...]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     body = [
         [
             row["encoder"],
-            "random" if row["random"] else row["weights"],
+            _source(row["weights"]),
             f"{row['recipe']}, {row['epochs']}",
             _interval(row),
             _interval(row["difference"], signed=True) if "difference" in row else "",
@@ -78,16 +78,21 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         colour = FAMILY_COLOURS.get(family, "#555555")
         costs = [row["macs_per_km2"] / 1e9 for row in members]
         values = [row["value"] for row in members]
-        axis.plot(costs, values, color=colour, marker="o", linewidth=1.6, markersize=7, label=family, zorder=3)
+        axis.plot(costs, values, color=colour, marker="o", linewidth=1.6, markersize=8, label=family, zorder=3)
         for row, cost, value in zip(members, costs, values, strict=True):
             if row["low"] is not None:
                 axis.plot([cost, cost], [row["low"], row["high"]], color=colour, linewidth=1, alpha=0.6, zorder=2)
-            size = row["encoder"].rpartition("-")[2] + (" (random weights)" if row["random"] else "")
-            axis.annotate(size, (cost, value), (7, 5), textcoords="offset points", fontsize=8, color=colour)
+            if row["random"]:
+                axis.plot([cost], [value], color="white", marker="o", markersize=4, zorder=4)
+            size = row["encoder"].rpartition("-")[2]
+            axis.annotate(size, (cost, value), (7, 5), textcoords="offset points", fontsize=9, color=colour)
+    if any(row["random"] for row in rows):
+        axis.plot([], [], "o", color="#555555", markerfacecolor="white", markersize=7, label="hollow: random weights")
     if rows:
         costs = [row["macs_per_km2"] / 1e9 for row in rows]
-        axis.set(xscale="log", xlim=(min(costs) / 1.6, max(costs) * 3.5))
-        axis.legend(frameon=False, fontsize=9, loc="lower right")
+        axis.set(xscale="log", xlim=(min(costs) / 1.6, max(costs) * 2))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.legend(frameon=False, fontsize=9, loc="lower left")
     name = NAMES[found["headline"]]
     axis.set(xlabel="compute: GMAC per km², less is cheaper", ylabel=f"{name} on {found['split']}, with 95 % intervals")
     axis.set_title(f"{found['project']}: what each encoder costs and is worth", fontsize=11, loc="left")
@@ -95,6 +100,11 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     axis.grid(alpha=0.25, zorder=0)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=140, metadata={"Software": None})
+
+
+def _source(weights: str) -> str:
+    """Where weights come from, without a place on this machine."""
+    return Path(weights).name if Path(weights).is_absolute() else weights
 
 
 def _interval(values: Mapping[str, Any], *, signed: bool = False) -> str:
