@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.champion import as_finetuned, mapping_model, with_model
 from olmoearth_core import stage as core
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.progress import Progress
@@ -33,6 +34,7 @@ def stage_key(project: Project, stage: str, progress: Progress) -> tuple[str, bo
     Raises:
         ProjectError: a stage before it has to run first.
     """
+    project = with_model(project, stage, Workspace.from_environment())
     found = core.find_result(STAGES[stage], STAGES, project, progress)
     if found is not None:
         return found.manifest.key, True
@@ -60,6 +62,7 @@ def run_stage(
     workspace = Workspace.from_environment()
     with core.project_lock(project):
         context = _context(project, workspace, flow_run)
+        project = with_model(project, stage, workspace)
         result = core.run_stage(STAGES[stage], STAGES, project, progress, _engine(processes))
         if result.skipped and (failed := result.manifest.summary.get("failed_assets")):
             progress.note(f"{result.place} lacks {len(failed)} assets that failed when it was made: try --refresh.")
@@ -91,6 +94,7 @@ def embed(project: Project, *, tuned: bool, dtype: str, progress: Progress) -> S
     workspace, stage = Workspace.from_environment(), embed_stage(tuned=tuned, dtype=dtype)
     with core.project_lock(project):
         context = RunContext.here(project)
+        project = with_model(project, stage.name, workspace)
         result = core.run_stage(stage, STAGES, project, progress)
         with open_registry(workspace) as registry:
             registry.record(project, result, context)
@@ -107,7 +111,9 @@ def _context(project: Project, workspace: Workspace, flow_run: str | None) -> An
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
     from registry import dvc
+    from registry.database import PATIENCE_SECONDS
     from registry.errors import VersioningError
+    from registry.promotions import settle
     from registry.registry import open_registry
 
     dvc_hash = dvc.commit(project, workspace, result.stage) if result.stage in dvc.OUTPUTS else None
@@ -120,8 +126,24 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
         from olmoearth_core.postprocess.collection import write_collection
 
         write_collection(project)
-    with open_registry(workspace) as registry:
+    with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
         registry.record(project, result, context, dvc_hash=dvc_hash)
+        if result.stage == "postprocess":
+            registry.anchor(project, result)
+        if result.stage == "finetune":
+            for left in settle(registry, project.config.name):
+                progress.note(f"{project.config.name}: {left.sentence}.")
+
+
+def governed(project: Project) -> StageResult | None:
+    """The model that maps as the result of fine-tuning, where retraining decides on models (map.model); else None.
+
+    Raises:
+        ModelError: map.model names a version that is not there, its files are lost, or MLflow cannot be reached.
+    """
+    workspace = Workspace.from_environment()
+    model = mapping_model(project, workspace)
+    return None if model is None else as_finetuned(project, model, workspace)
 
 
 def finished_stage(project: Project, stage: str, progress: Progress) -> StageResult:
@@ -130,6 +152,7 @@ def finished_stage(project: Project, stage: str, progress: Progress) -> StageRes
     Raises:
         ProjectError: the stage, or one before it, has to run first.
     """
+    project = with_model(project, stage, Workspace.from_environment())
     found = core.find_result(STAGES[stage], STAGES, project, progress)
     if found is None:
         raise ProjectError(
@@ -152,8 +175,8 @@ def describe(result: StageResult) -> dict[str, Any]:
     }
 
 
-def refresh(project: Project, progress: Progress) -> None:
-    """Ask the catalogue again: for scenes of the training windows and of the map, and for assets that failed.
+def refresh(project: Project, progress: Progress, *, labels: bool = True) -> None:
+    """Ask the catalogue again: for scenes of the map, with `labels` of the training windows, and for failed assets.
 
     The old scene lists stay where it does not answer.
 
@@ -164,7 +187,8 @@ def refresh(project: Project, progress: Progress) -> None:
     from olmoearth_core.imagery.search import freeze_label_scenes, freeze_map_scenes
 
     with core.project_lock(project):  # another run may be reading what is forgotten here
-        freeze_label_scenes(project, progress, refresh=True)
+        if labels:
+            freeze_label_scenes(project, progress, refresh=True)
         freeze_map_scenes(project, progress, refresh=True)
         for folder in forget_failures(project):
             progress.note(f"{folder} was made without assets that could not be read: it is made again.")

@@ -11,6 +11,10 @@ class DeployError(FlowError):
     """A project that cannot be deployed: no server, or one that refuses."""
 
 
+class GateError(FlowError):
+    """A model that the gates did not let through."""
+
+
 class ElsewhereError(FlowError):
     """A stage that ran as a flow run of its own, on another worker, and did not end well."""
 

@@ -20,7 +20,8 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from prefect.tasks import Task, exponential_backoff
 
-from flows.door import describe, run_stage, stage_key
+from flows.door import describe, governed, run_stage, stage_key
+from flows.door import refresh as ask_again
 from flows.errors import ElsewhereError, LostRunError
 from flows.progress import current_progress
 from flows.report import stage_markdown
@@ -86,14 +87,26 @@ def lifecycle(
     """Run the stages of the project folder `project` in order, up to and including `until`.
 
     Fine-tuning that is not up to date is left to the deployment `finetune_by`, where one is named; so many `processes`
-    map the area.
+    map the area. Where a champion maps (map.model), nothing is trained: that is what `olmoearth retrain` is for.
     """
     results = []
     for stage in STAGES:
-        results.append(_run(project, stage, finetune_by if stage == "finetune" else None, processes))
+        if stage == "finetune" and (champion := governed(load_project(Path(project)))) is not None:
+            current_progress().note("A promoted model maps: nothing is trained. `olmoearth retrain` trains another.")
+            results.append(describe(champion))
+        else:
+            results.append(_run(project, stage, finetune_by if stage == "finetune" else None, processes))
         if stage == until:
             break
     return results
+
+
+@flow(flow_run_name="mapping of {project}")
+def mapping(project: str, refresh: bool = False, processes: int = 1) -> list[dict[str, Any]]:
+    """Map the area of the project folder `project` with the model that maps; `refresh` asks the catalogue first."""
+    if refresh:
+        ask_again(load_project(Path(project)), current_progress(), labels=False)
+    return [_run(project, stage, None, processes) for stage in ("infer", "postprocess")]
 
 
 @flow(flow_run_name="finetune of {project}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.labels.values import ValueMap
@@ -22,6 +23,13 @@ from olmoearth_core.project_labels import (
 )
 from olmoearth_core.project_monitoring import MonitoringConfig
 from olmoearth_core.project_training import AugmentConfig, TrainingConfig
+from olmoearth_core.project_upkeep import (
+    DeploymentConfig,
+    GatesConfig,
+    NotificationsConfig,
+    RetrainingConfig,
+    check_gates,
+)
 from olmoearth_core.section import Date, Name, Section
 from olmoearth_core.sentences import sentences
 from olmoearth_core.settings_file import read_settings
@@ -35,11 +43,14 @@ __all__ = [
     "ClassConfig",
     "ConformalConfig",
     "DatasetConfig",
+    "DeploymentConfig",
+    "GatesConfig",
     "ImageryConfig",
     "LabelsConfig",
     "MapConfig",
     "ModelConfig",
     "MonitoringConfig",
+    "NotificationsConfig",
     "Project",
     "ProjectConfig",
     "RetrainingConfig",
@@ -52,18 +63,6 @@ __all__ = [
 ]
 
 PROJECT_FILE = "project.yaml"
-
-
-def _cron(value: str) -> str:
-    from datetime import datetime
-
-    from cronsim import CronSim, CronSimError
-
-    try:
-        CronSim(value, datetime(2026, 1, 1))
-    except CronSimError as error:
-        raise ValueError(f"'{value}' is no cron expression ({error}); an example is '0 4 1 * *'") from error
-    return value
 
 
 _SPLIT_KEYS = {
@@ -164,6 +163,14 @@ class ConformalConfig(Section):
     """Share of the pixels of each class whose set should hold it; kept are some coverages, the next higher is taken."""
 
 
+def _which_model(value: Any) -> Any:
+    if value is None or value in ("latest", "champion"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"must be latest, champion or the number of a version, found {value!r}")
+
+
 class MapConfig(Section):
     """What is mapped."""
 
@@ -171,6 +178,9 @@ class MapConfig(Section):
     """Vector file of the area, relative to the project folder."""
     date: Date
     """Anchor of the temporal framing, as a label's date is while training."""
+    model: Annotated[Literal["latest", "champion"] | int | None, BeforeValidator(_which_model)] = None
+    """Which model maps: the latest, the champion, or a version of the registered model; when not given the champion
+    where there is a section retraining, else the latest."""
     tile_size: int = Field(1024, ge=64, le=8192)
     """Edge of a tile in pixels: the unit of resume and distribution."""
     overlap: float = Field(0.25, ge=0, le=0.75)
@@ -183,12 +193,6 @@ class MapConfig(Section):
     """Classes whose patches are told as points and boxes too (events.geojson, events.gpkg)."""
     conformal: ConformalConfig | None = None
     """sets.tif beside the map; none by default."""
-
-
-class RetrainingConfig(Section):
-    """When the model is trained anew."""
-
-    cron: Annotated[str, AfterValidator(_cron)]
 
 
 class ProjectConfig(Section):
@@ -207,6 +211,8 @@ class ProjectConfig(Section):
     map: MapConfig
     retraining: RetrainingConfig | None = None
     monitoring: MonitoringConfig = MonitoringConfig()
+    deployment: DeploymentConfig = DeploymentConfig()
+    notifications: NotificationsConfig | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> ProjectConfig:
@@ -219,6 +225,8 @@ class ProjectConfig(Section):
             if name not in self.task.class_names:
                 allowed = ", ".join(self.task.class_names) or "none, as task.kind is regression"
                 raise ValueError(f"map.events names '{name}', which is no class of the task; these are {allowed}")
+        if self.retraining is not None:
+            check_gates(self.retraining.gates, self.task.kind)
         labels_fit(self.task, self.labels)
         for k, more in enumerate(self.auxiliary):
             labels_fit(more.task, more.labels, f"auxiliary.{k}.")
@@ -235,6 +243,11 @@ class ProjectConfig(Section):
         return {task.name: task for task in (self.task, *(more.task for more in self.auxiliary))}
 
     @property
+    def maps_with(self) -> str:
+        """Which model maps: "latest", or an alias or version of the registered model."""
+        return str(self.map.model or ("champion" if self.retraining else "latest"))
+
+    @property
     def value_map(self) -> ValueMap:
         """Which value of the label files means which class."""
         return self.labels.value_map(self.task)
@@ -247,6 +260,11 @@ class Project:
     root: Path
     """Absolute path of the folder."""
     config: ProjectConfig
+    pinned: Mapping[str, Path] = field(default_factory=dict)
+    """Stage -> folder of outputs that the stages after it read in place of the newest: the model that maps, where it is
+    not the latest. Nothing of project.yaml; who opens the project for a stage decides (flows/champion.py)."""
+    start: Path | None = None
+    """Folder of the trained model that fine-tuning goes on from, in place of the base encoder."""
 
     def view(self, task: str) -> Project:
         """The same project with the task of that name, and its labels, in the place of the main ones."""

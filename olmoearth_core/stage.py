@@ -254,6 +254,8 @@ def _file_digest(project: Project, name: str, path: Path) -> str:
 
 
 def _finished(stage: Stage, stages: Mapping[str, Stage], project: Project, progress: Progress) -> Upstream:
+    if stage.name in project.pinned:
+        return pinned_outputs(project.pinned[stage.name])
     plan = _plan(stage, stages, project, progress)
     manifest = _manifest(plan.folder, plan.key)
     if manifest is None:
@@ -262,6 +264,18 @@ def _finished(stage: Stage, stages: Mapping[str, Stage], project: Project, progr
             f"Run `olmoearth {stage.name}` first, or `olmoearth run` for all stages."
         )
     return Upstream(plan.folder, manifest)
+
+
+def pinned_outputs(folder: Path) -> Upstream:
+    """The outputs in `folder`, whichever key they have.
+
+    Raises:
+        StoreError: there are none.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise StoreError(f"{folder}: holds no {MANIFEST}, so nothing tells what it is. Name another model.")
+    return Upstream(folder, manifest)
 
 
 def _manifest(folder: Path, key: str) -> Manifest | None:

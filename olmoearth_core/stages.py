@@ -87,6 +87,8 @@ def _preprocess_files(project: Project, progress: Progress) -> dict[str, Path]:
 
 def _checkpoint_files(project: Project, _progress: Progress) -> dict[str, Path]:
     """The files of the checkpoint that training begins with; a remote one is fetched, so that its content names it."""
+    if project.start is not None:
+        return {f"start/{name}": project.start / name for name in ("card.json", "weights.safetensors")}
     weights = project.config.model.weights
     if weights is None:
         return {}
@@ -189,7 +191,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=5,
+        version=6,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},
@@ -201,7 +203,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=3,
+        version=4,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
@@ -238,7 +240,7 @@ def embed_stage(*, tuned: bool = False, dtype: str = "int8") -> Stage:
 
     return Stage(
         name=EMBED_TUNED if tuned else EMBED,
-        version=3,
+        version=4,
         run=run,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

@@ -99,6 +99,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def same_file(source: Path, target: Path) -> None:
+    """Have the content of `source` at `target` as well, whole or not at all: the same bytes on disk where that can be.
+
+    Nothing here writes into a finished file, so neither place can change the other.
+
+    Raises:
+        StoreError: the disk is full, or the place cannot be written.
+    """
+    with whole_file(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(source, partial)
+
+
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 `content` to `path`, whole or not at all."""
     write_bytes(path, content.encode())

@@ -75,9 +75,6 @@ def check(project: Project, progress: Progress) -> tuple[list[Finding], Counted 
         findings += _label_scenes(project, labels, progress)
     findings += _model(project)
     findings += _map_area(project, progress)
-    if project.config.retraining is not None:
-        told = "is checked and kept, but this version does not retrain by itself yet; `olmoearth run` does by hand"
-        findings.append(Finding("warning", "retraining.cron", told))
     return list(dict.fromkeys(findings)), counted  # a catalogue that is down is told once
 
 

@@ -1,236 +1,172 @@
-"""Which model, data, code and scenes made this map, and does every checksum still hold?
+"""Which model, data, code and scenes made this, what was made from it, and does every checksum still hold?
 
-`audit` works from the file alone. It is found by its checksum, else by the id in its tags, else (tags stripped, or
-compressed anew) by its pixels. What is found is verified down to the export: nothing is believed because a row says so.
+`audit` works from a file alone, or from a name. What is found is verified down to the export: nothing is believed
+because a row says so. `lineage` tells what the registry recorded, both ways, and verifies nothing but the file itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.progress import Progress, Silent
-from registry import schema
-from registry.checks import lineage, verify
+from registry.case import Case
+from registry.checks import verify
 from registry.database import Database
-from registry.errors import AuditError
-from registry.fingerprint import pixels_sha256, tags_of
-from registry.report import (
-    AuditReport,
-    Check,
-    DatasetFacts,
-    FoundBy,
-    MapFacts,
-    ModelFacts,
-    RunFacts,
-    SceneFacts,
-    Verdict,
+from registry.find import find
+from registry.identity import check_file, check_tags
+from registry.inputs import INPUTS
+from registry.lineage import origin, touched
+from registry.report import AuditReport, Check, Verdict
+from registry.telling import (
+    dataset_facts,
+    encoder_facts,
+    label_facts,
+    map_facts,
+    model_facts,
+    run_facts,
+    scene_facts,
+    subject_facts,
 )
+from registry.thing import MAP_ID, Thing
 from registry.workspace import Workspace
 
-MAP_ID, PROVENANCE, MODEL, PROJECT = "OLMOEARTH_MAP_ID", "OLMOEARTH_PROVENANCE", "OLMOEARTH_MODEL", "OLMOEARTH_PROJECT"
+PREVIEW = "preview.png"
+
+Checks = Callable[[Case], list[Check]]
 
 
-def audit(workspace: Workspace, path: Path, progress: Progress | None = None) -> AuditReport:
-    """Find out what made the map file `path`, and verify all of it.
-
-    Any product of a map will do (map.tif, probabilities.tif, item.json, ...), in its place or copied elsewhere.
+def audit(workspace: Workspace, thing: str | Path, progress: Progress | None = None) -> AuditReport:
+    """Find out what made a thing and what was made from it, and verify all that made it.
 
     Args:
         workspace: whose registry is asked.
-        path: the file.
-        progress: who listens; every byte of the lineage is read.
+        thing: a file or folder, in its place or copied elsewhere: any product of a map, a tile, a model, a dataset,
+            labels; or a name: a map's id, a model `name/3`, a digest, a DVC hash, a scene's id. A `Path` has to exist.
+        progress: who listens; every byte of what made it is read.
 
     Raises:
         AuditError: the file is not there or cannot be read.
         DatabaseError: the registry cannot be reached.
     """
-    path = path.expanduser().absolute()
-    if not path.is_file():
-        raise AuditError(f"{path}: no such file. Name a map's file, for example maps/<map id>/map.tif of a project.")
-    try:
-        checksum = sha256_file(path)
-    except OSError as error:
-        raise AuditError(f"{path}: cannot be read ({error.strerror}).") from error
+    return _look_up(workspace, thing, verify, progress or Silent())
+
+
+def lineage(workspace: Workspace, thing: str | Path) -> AuditReport:
+    """What the registry recorded of a thing, both ways; of the files only the one asked about is looked at.
+
+    Args and errors as `audit`.
+    """
+
+    def identify(case: Case) -> list[Check]:
+        return [*check_file(case), *check_tags(case)]
+
+    return _look_up(workspace, thing, identify, Silent())
+
+
+def _look_up(workspace: Workspace, asked: str | Path, checks: Checks, progress: Progress) -> AuditReport:
+    thing = Thing.named(asked)
     database = Database(workspace.registry_url)
     try:
         with database.read() as session:
-            return _audit(session, workspace, path, checksum, progress or Silent())
+            return _report(session, workspace, thing, checks, progress)
     finally:
         database.close()
 
 
-def _audit(session: Session, workspace: Workspace, path: Path, checksum: str, progress: Progress) -> AuditReport:
-    tags, pixels, reason = _look(path)
-    claimed = tags.get(MAP_ID)
-    found, found_by, product = _find(session, checksum, claimed, pixels)
-    if found is None or found_by is None:
-        return AuditReport(path, "unknown", _unknown(workspace, path, claimed, reason), [])
-    checks = [_check_file(found, found_by, product)]
-    if tags:
-        checks.append(_check_tags(found, tags))
-    checks += verify(session, workspace, found, path, progress)
-    verdict = _verdict(checks)
-    runs = lineage(session, found)
+def _report(session: Session, workspace: Workspace, thing: Thing, checks: Checks, progress: Progress) -> AuditReport:
+    found = find(session, workspace, thing)
+    if found is None:
+        return AuditReport(thing.asked, "unknown", _unknown(workspace, thing), [])
+    made_of = origin(session, found)
+    case = Case(session, workspace, thing, found, made_of, progress)
+    made = checks(case)
+    verdict = _verdict(case, made, whole=checks is verify)
     return AuditReport(
-        path=path,
+        asked=thing.asked,
         verdict=verdict,
-        sentence=_sentence(found, verdict, checks),
-        checks=checks,
-        found_by=found_by,
-        map=_map_facts(found),
-        model=_model_facts(found.model),
-        dataset=_dataset_facts(found.model.dataset if found.model else None, runs),
-        runs=[_run_facts(run) for run in runs],
+        sentence=_sentence(found.name, verdict, made),
+        checks=made,
+        subject=subject_facts(found),
+        map=map_facts(session, made_of.map, made_of) if made_of.map is not None else None,
+        model=model_facts(session, made_of.model),
+        dataset=dataset_facts(made_of.dataset, made_of.runs),
+        scenes=scene_facts(found.rows) if found.kind == "scene" else None,
+        labels=label_facts(session, found.rows) if found.kind == "labels" else None,
+        encoder=encoder_facts(found.rows[0]) if found.kind == "encoder" else None,
+        runs=[run_facts(run) for run in made_of.runs],
+        touched=touched(session, found),
+        preview=_preview(case),
     )
 
 
-def _look(path: Path) -> tuple[dict[str, str], str | None, str]:
-    """Tags, digest of the pixels, and, for a file that is no raster, why not."""
-    tags: dict[str, str] = {}
-    try:
-        tags = tags_of(path)
-        return tags, pixels_sha256(path), ""
-    except AuditError as error:
-        return tags, None, str(error)
-
-
-def _find(
-    session: Session, checksum: str, claimed: str | None, pixels: str | None
-) -> tuple[schema.Map | None, FoundBy | None, schema.Product | None]:
-    """The map that the file belongs to, how it was found, and the product that it is."""
-    products = select(schema.Map, schema.Product).join(schema.Product).order_by(schema.Map.id.desc())
-    same_bytes = products.where(schema.Product.sha256 == checksum)
-    named = schema.Map.name == claimed
-    tries: list[tuple[FoundBy, Select[tuple[schema.Map, schema.Product]]]] = [("checksum", same_bytes)]
-    if claimed is not None:
-        tries.insert(0, ("checksum", same_bytes.where(named)))
-    if pixels is not None:  # a comparison with None would be true of every product that is no raster
-        same_pixels = products.where(schema.Product.pixels_sha256 == pixels)
-        tries.append(("pixels", same_pixels) if claimed is None else ("tags", same_pixels.where(named)))
-    for found_by, wanted in tries:
-        if (row := session.execute(wanted.limit(1)).first()) is not None:
-            return row[0], found_by, row[1]
-    if claimed is not None:
-        by_name = session.scalars(select(schema.Map).where(named).order_by(schema.Map.id.desc()).limit(1)).first()
-        return by_name, "tags", None
-    return None, None, None
-
-
-def _check_file(made: schema.Map, found_by: FoundBy, product: schema.Product | None) -> Check:
-    if product is None:
-        return Check(
-            "this file",
-            "differs",
-            f"its tags say that it is {made.name}, but neither its bytes nor its pixels are those of that map: "
-            "it was edited, or its tags were forged",
-        )
-    if found_by == "checksum":
-        return Check("this file", "ok", f"{product.name} of {made.name}, byte for byte")
-    how = "its tags were stripped" if found_by == "pixels" else "it was written anew"
-    return Check("this file", "ok", f"{how}; pixels, georeference and colours are those of {product.name}")
-
-
-def _check_tags(made: schema.Map, tags: dict[str, str]) -> Check:
-    expected = {MAP_ID: made.name, PROVENANCE: made.run.key, PROJECT: made.project.name}
-    if made.model is not None:
-        expected[MODEL] = made.model.weights_sha256
-    wrong = [
-        f"{name} is {tags.get(name, 'missing')}, recorded is {value}"
-        for name, value in expected.items()
-        if tags.get(name) != value
-    ]
-    if wrong:
-        return Check("tags", "differs", "the tags of the file do not say what the registry recorded", wrong)
-    return Check("tags", "ok", "map id, provenance, project and model are those recorded")
-
-
-def _unknown(workspace: Workspace, path: Path, claimed: str | None, reason: str) -> str:
-    if claimed is not None:
-        return (
-            f"{path}: says that it is the map {claimed}, which the registry of this workspace ({workspace.home}) does "
-            "not know. It is of another workspace (set OLMOEARTH_HOME or OLMOEARTH_REGISTRY_URL), or its tags are "
-            "forged."
-        )
-    if reason:
-        return (
-            f"{reason.removesuffix('.')}, and no product of a map that this workspace's registry knows by its checksum."
-        )
-    return (
-        f"{path}: a raster without the platform's tags, and neither its checksum nor its pixels are those of a map in "
-        f"the registry of this workspace ({workspace.home})."
-    )
-
-
-def _verdict(checks: list[Check]) -> Verdict:
+def _verdict(case: Case, checks: list[Check], *, whole: bool) -> Verdict:
+    """`whole`: everything was checked that can be; else the best that can be said is that it is recorded."""
     found = {check.status for check in checks}
-    return "differs" if "differs" in found else "incomplete" if "missing" in found else "verified"
+    if "differs" in found:
+        return "differs"
+    if not whole or not case.origin.runs:  # a scene, labels, a base encoder: nothing made them that could be verified
+        return "recorded"
+    return "incomplete" if "missing" in found else "verified"
 
 
-def _sentence(made: schema.Map, verdict: Verdict, checks: list[Check]) -> str:
-    if verdict == "verified":
-        changed = [problem for check in checks if check.status == "changed" for problem in check.problems]
-        if not changed:
-            return f"Verified: this is {made.name}; all {len(checks)} checks hold."
-        return (
-            f"Verified: this is {made.name}; every output and record holds. What it was made from is not all as it was "
-            f"({', '.join(dict.fromkeys(changed))}); the record names it by sha256."
-        )
+def _sentence(name: str, verdict: Verdict, checks: list[Check]) -> str:
     wrong = ", ".join(check.what for check in checks if check.status == "differs")
     gone = ", ".join(check.what for check in checks if check.status == "missing")
     if verdict == "differs":
-        return f"Not verified: what was recorded of {made.name} does not match for: {wrong}."
-    return f"Not verified: nothing contradicts the record of {made.name}, but this cannot be checked here: {gone}."
-
-
-def _map_facts(made: schema.Map) -> MapFacts:
-    return MapFacts(
-        id=made.name,
-        project=made.project.name,
-        date=made.date,
-        digest=made.digest,
-        recorded=made.created,
-        products={product.name: product.sha256 for product in made.products},
-        tiles=len(made.tiles),
-        scenes=[_scene_facts(scene) for scene in made.scenes],
+        return f"Not verified: what was recorded of {name} does not match for: {wrong}."
+    if verdict == "incomplete":
+        return f"Not verified: nothing contradicts the record of {name}, but this cannot be checked here: {gone}."
+    if verdict == "recorded":
+        unsure = f", and whether this is it cannot be told here ({gone})" if gone else ""
+        return f"Recorded, not verified: this is what the registry says of {name}{unsure}."
+    read = [check for check in checks if check.status == "changed" and check.what.startswith(INPUTS)]
+    changed = [problem for check in read for problem in check.problems]
+    if not changed:
+        held = sum(check.status == "ok" for check in checks)
+        return f"Verified: this is {name}; all {held} checks hold."
+    return (
+        f"Verified: this is {name}; every output and record holds. What it was made from is not all as it was "
+        f"({', '.join(dict.fromkeys(changed))}); the record names it by sha256."
     )
 
 
-def _model_facts(model: schema.ModelVersion | None) -> ModelFacts | None:
-    if model is None:
+def _unknown(workspace: Workspace, thing: Thing) -> str:
+    claimed = thing.claims.get(MAP_ID)
+    if claimed is not None:
+        return (
+            f"{thing.path}: says that it is the map {claimed}, which the registry of this workspace ({workspace.home}) "
+            "does not know. It is of another workspace (set OLMOEARTH_HOME or OLMOEARTH_REGISTRY_URL), or its tags are "
+            "forged."
+        )
+    here = f"the registry of this workspace ({workspace.shown_registry})"
+    if thing.path is None:
+        return (
+            f"{thing.asked}: no such file, and {here} knows no map, scene, label file, model (name/version), base "
+            "encoder or digest of that name."
+        )
+    if thing.file is None:
+        return f"{thing.path}: a folder, but no map, tiles, model, dataset or export that {here} knows."
+    if thing.why_no_raster:
+        return (
+            f"{thing.why_no_raster.removesuffix('.')}, and no product of a map, model, dataset or label file that "
+            "this workspace's registry knows by its checksum."
+        )
+    return (
+        f"{thing.path}: a raster without the platform's tags, and neither its checksum nor its pixels are those of a "
+        f"map in {here}."
+    )
+
+
+def _preview(case: Case) -> Path | None:
+    """The map's preview, where a project folder has it as it was made."""
+    made = case.origin.map
+    recorded = next((product for product in made.products if product.name == PREVIEW), None) if made else None
+    if made is None or recorded is None:
         return None
-    base = model.base
-    random = base.get("source") in (None, "random")
-    return ModelFacts(
-        name=model.mlflow_name,
-        version=model.mlflow_version,
-        weights_sha256=model.weights_sha256,
-        encoder=model.encoder,
-        base=f"random weights, seed {base.get('seed')}" if random else f"{base['source']}, sha256 {base.get('sha256')}",
-        metrics=model.metrics,
-    )
-
-
-def _dataset_facts(dataset: schema.DatasetVersion | None, runs: list[schema.Run]) -> DatasetFacts | None:
-    if dataset is None:
-        return None
-    run = next((run for run in runs if run.stage == "preprocess"), dataset.run)
-    return DatasetFacts(
-        digest=dataset.digest,
-        dvc_hash=dataset.dvc_hash,
-        labels={n: digest for n, digest in run.inputs.items() if n != "export" and not n.startswith("splits/")},
-        summary=run.summary,
-        scenes=[_scene_facts(scene) for scene in dataset.scenes],
-    )
-
-
-def _scene_facts(scene: schema.Scene) -> SceneFacts:
-    return SceneFacts(scene.name, scene.modality, scene.catalogue, scene.acquired, scene.cloud_cover)
-
-
-def _run_facts(run: schema.Run) -> RunFacts:
-    return RunFacts(**{column.name: getattr(run, column.name) for column in fields(RunFacts)})
+    beside = [case.thing.file.with_name(PREVIEW)] if case.thing.file is not None else []
+    paths = [*beside, *(root / made.run.folder / PREVIEW for root in case.roots(made.run))]
+    return next((path for path in paths if path.is_file() and sha256_file(path) == recorded.sha256), None)

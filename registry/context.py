@@ -11,15 +11,18 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Any
 
 from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.project import Project
 from registry import git
+from registry.hardware import hardware
 
 PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent
 FLOORS = ("olmoearth_core", "registry", "flows")
 LOCK = "constraints.txt"
+WRITTEN_BY_RUNS = (":(exclude)dvc.lock", ":(exclude)anchors.jsonl")
 CODE_COMMIT = "OLMOEARTH_CODE_COMMIT"
 """Environment variable that names the commit of an installed platform; infra/Dockerfile sets it."""
 
@@ -35,13 +38,15 @@ class RunContext:
     """Whether the platform's code differs from that commit."""
     project_commit: str | None
     project_dirty: bool | None
-    """Whether the project's files (dvc.lock apart, which runs rewrite) differ from that commit."""
+    """Whether the project's files differ from that commit (dvc.lock and anchors.jsonl apart, which runs write)."""
     lock_sha256: str | None
     """Of constraints.txt; None where the platform was installed without it."""
     environment_sha256: str
     """Of the names and versions of all installed packages."""
     who: str
     host: str
+    hardware: dict[str, Any]
+    """processor, cores, memory_bytes, gpus."""
     flow_run: str | None
     """Prefect's id of the flow run, where there is one."""
     started: datetime
@@ -57,7 +62,7 @@ class RunContext:
         """
         code_commit, code_dirty = _code()
         project_commit = git.commit_of(project.root)
-        project_dirty = bool(git.changed(project.root, ".", ":(exclude)dvc.lock")) if project_commit else None
+        project_dirty = bool(git.changed(project.root, ".", *WRITTEN_BY_RUNS)) if project_commit else None
         return cls(
             platform_version=version(PACKAGE),
             code_commit=code_commit,
@@ -66,8 +71,9 @@ class RunContext:
             project_dirty=project_dirty,
             lock_sha256=sha256_file(CODE / LOCK) if (CODE / LOCK).is_file() else None,
             environment_sha256=_environment(),
-            who=_who(),
+            who=who(),
             host=platform.node(),
+            hardware=hardware(),
             flow_run=flow_run,
             started=datetime.now(UTC),
         )
@@ -90,7 +96,8 @@ def _environment() -> str:
     return sha256_json(sorted(found))
 
 
-def _who() -> str:
+def who() -> str:
+    """The user of this process."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

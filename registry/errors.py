@@ -26,3 +26,7 @@ class VersioningError(RegistryError, OSError):
 
 class AuditError(RegistryError, OSError):
     """A file that cannot be looked at."""
+
+
+class SignatureError(RegistryError, ValueError):
+    """A signed statement, or a key, that is not what it should be."""

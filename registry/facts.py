@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.imagery.scene import read_scenes
+from olmoearth_core.manifest import read_manifest
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
+from registry.assets import AssetFact, assets_of
 from registry.dvc_store import content_hash
 from registry.errors import RegistryError
 from registry.fingerprint import pixels_sha256
@@ -26,8 +32,12 @@ class Facts:
     """Column values by table; empty where the stage makes no such thing."""
 
     dvc_hash: str | None = None
+    labels: list[dict[str, Any]] = field(default_factory=list)
     scenes: list[dict[str, Any]] = field(default_factory=list)
+    assets: list[AssetFact] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     products: list[dict[str, Any]] = field(default_factory=list)
     tiles: list[dict[str, Any]] = field(default_factory=list)
 
@@ -45,20 +55,44 @@ def gather(
         case "export":
             return Facts(dvc_hash=dvc_hash or content_hash(result.folder))
         case "preprocess":
+            export = project.root / "data/export"
             return Facts(
                 dvc_hash=dvc_hash or content_hash(result.folder),
-                scenes=_scenes(project, project.root / "data/export"),
+                labels=_labels(project, result),
+                scenes=_scenes(project, export),
+                assets=_sources(project, export),
             )
         case "finetune":
-            return Facts(model=_model(result, model or register_model(workspace, project, result)))
+            return _trained(result, model or register_model(workspace, project, result))
         case "postprocess":
             return _map(project, result)
     return Facts()
 
 
-def _model(result: StageResult, registered: ModelVersion) -> dict[str, Any]:
+def label_files(inputs: Mapping[str, str]) -> dict[str, str]:
+    """The label files among the inputs of preprocess: name -> sha256."""
+    return {name: sha256 for name, sha256 in inputs.items() if name != "export" and not name.startswith("splits/")}
+
+
+def _labels(project: Project, result: StageResult) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "sha256": sha256, "dvc_hash": _dvc_hash(project.path(name))}
+        for name, sha256 in sorted(label_files(result.manifest.inputs).items())
+    ]
+
+
+def _dvc_hash(path: Path) -> str | None:
+    """What a .dvc file beside `path` calls its content; None where DVC does not track it by itself."""
+    try:
+        (output, *_) = yaml.safe_load(path.with_name(f"{path.name}.dvc").read_text(encoding="utf-8"))["outs"]
+        return str(output["md5"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+
+
+def _trained(result: StageResult, registered: ModelVersion) -> Facts:
     card, metrics = _read(result.folder / CARD), _read(result.folder / METRICS)
-    return {
+    model = {
         "weights_sha256": result.manifest.outputs[WEIGHTS].sha256,
         "encoder": str(card["encoder"]),
         "base": card["base"],
@@ -67,6 +101,21 @@ def _model(result: StageResult, registered: ModelVersion) -> dict[str, Any]:
         "mlflow_version": registered.version,
         "mlflow_run": registered.run or None,
     }
+    origin = {name: card["base"].get(name) for name in ("source", "revision", "sha256", "licence", "seed")}
+    return Facts(model=model, base={"encoder": model["encoder"], **origin}, evaluations=_evaluations(metrics))
+
+
+def _evaluations(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Scores and intervals of each split and task, as metrics.json tells them."""
+    found = []
+    for task, judged in {"main": metrics, **metrics.get("auxiliary", {})}.items():
+        for split in ("validation", "test"):
+            if not isinstance(judged.get(split), dict):
+                continue
+            scores = {name: value for name, value in judged[split].items() if name != "intervals"}
+            told = {"scores": scores, "intervals": judged[split].get("intervals")}
+            found.append({"split": split, "task": task, "digest": sha256_json(told), **told})
+    return found
 
 
 def _map(project: Project, result: StageResult) -> Facts:
@@ -87,13 +136,33 @@ def _map(project: Project, result: StageResult) -> Facts:
     ]
     return Facts(
         scenes=_scenes(project, tiles.folder),
+        assets=assets_of(read_scenes(tiles.folder / SCENES, project.root)),
         products=products,
         tiles=[
-            {"name": name, "sha256": output.sha256, "bytes": output.bytes}
+            {"name": name, "key": _tile_key(tiles.folder / name), "sha256": output.sha256, "bytes": output.bytes}
             for name, output in tiles.manifest.outputs.items()
             if name.endswith(".tif")
         ],
     )
+
+
+def _tile_key(path: Path) -> str | None:
+    """What decides the bytes of a tile, as its record says; None of a record that does not."""
+    try:
+        key = json.loads(path.with_suffix(".json").read_bytes()).get("key")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return str(key) if key else None
+
+
+def _sources(project: Project, export: Path) -> list[AssetFact]:
+    """The files that an export was cut out of: its own list names its cuttings, the frozen one of the project these."""
+    manifest = read_manifest(export)
+    wanted = manifest.inputs.get("scenes") if manifest is not None else None
+    for path in sorted((project.root / "scenes").glob("*.json")):
+        if sha256_file(path) == wanted:
+            return assets_of(read_scenes(path, project.root))
+    return []
 
 
 def _scenes(project: Project, folder: Path) -> list[dict[str, Any]]:
@@ -108,7 +177,7 @@ def _scenes(project: Project, folder: Path) -> list[dict[str, Any]]:
             "acquired": scene.datetime,
             "cloud_cover": scene.cloud_cover,
         }
-        for scene in listed
+        for scene in sorted(listed, key=lambda scene: (scene.modality, scene.id))  # one order: no deadlocks
     ]
 
 

@@ -42,6 +42,46 @@ def pixels_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_piece_of(path: Path, whole: Path) -> str | None:
+    """Whether every pixel of the raster `path` is that of the raster `whole` at the same place.
+
+    Returns:
+        Where it lies, for a person; None where it is of another grid or kind, reaches beyond, or one pixel differs.
+
+    Raises:
+        AuditError: one of them is not a raster.
+    """
+    from rasterio.errors import RasterioError
+    from rasterio.windows import Window
+
+    try:
+        with _open(path) as piece, _open(whole) as raster:
+            if (piece.crs, piece.dtypes, piece.nodatavals) != (raster.crs, raster.dtypes, raster.nodatavals):
+                return None
+            if (offset := _offset(piece.transform, raster.transform)) is None:
+                return None
+            left, top = offset
+            if min(left, top) < 0 or left + piece.width > raster.width or top + piece.height > raster.height:
+                return None
+            for first in range(0, piece.height, BLOCK_ROWS):
+                rows = min(BLOCK_ROWS, piece.height - first)
+                own = piece.read(window=Window(0, first, piece.width, rows))
+                if own.tobytes() != raster.read(window=Window(left, top + first, piece.width, rows)).tobytes():
+                    return None
+            return f"columns {left} to {left + piece.width - 1}, rows {top} to {top + piece.height - 1}"
+    except RasterioError as error:
+        raise AuditError(f"{path}: cannot be compared with {whole} ({_first(error)}).") from error
+
+
+def _offset(piece: Any, whole: Any) -> tuple[int, int] | None:
+    """Columns and rows between the corners of two transforms; None where they are not of one grid."""
+    turned_or_scaled = [abs(getattr(piece, name) - getattr(whole, name)) for name in "abde"]
+    columns, rows = (piece.c - whole.c) / whole.a, (piece.f - whole.f) / whole.e
+    between = max(abs(columns - round(columns)), abs(rows - round(rows)))
+    same_grid = max(turned_or_scaled) < 1e-9 * abs(whole.a) and between < 1e-3
+    return (round(columns), round(rows)) if same_grid and not whole.b and not whole.d else None
+
+
 def tags_of(path: Path) -> dict[str, str]:
     """The platform's tags (OLMOEARTH_*) of a raster.
 

@@ -14,6 +14,8 @@ from olmoearth_core.stages import STAGES
 from registry import schema
 from registry.report import Check
 
+INPUTS = "inputs"
+
 
 def check_inputs(run: schema.Run, roots: list[Path]) -> Check | None:
     """Compare the files that `run` read with what lies in the project folders `roots` now; None where it read none."""
@@ -21,7 +23,7 @@ def check_inputs(run: schema.Run, roots: list[Path]) -> Check | None:
     if not files:
         return None
     problems = [f"{name}: {found}" for name, sha256 in files.items() if (found := _look(run, name, sha256, roots))]
-    what = f"inputs of {run.stage}"
+    what = f"{INPUTS} of {run.stage}"
     if not problems:
         return Check(what, "ok", f"{len(files)} files are those that the stage read")
     detail = (

@@ -34,15 +34,26 @@ def open_client(workspace: Workspace) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=workspace.tracking_uri, registry_uri=workspace.tracking_uri)
 
 
+def absent(workspace: Workspace) -> str | None:
+    """Why there is no MLflow to ask, without making one: its SQLite database is not there; None where there may be."""
+    file = _file(workspace.tracking_uri)
+    if file is None or file.exists():
+        return None
+    return f"{file}: MLflow's database is not here; name the server or database in MLFLOW_TRACKING_URI"
+
+
+def _file(tracking_uri: str) -> Path | None:
+    plain = tracking_uri.startswith(SQLITE) and "?" not in tracking_uri
+    return Path(tracking_uri.removeprefix(SQLITE)) if plain else None
+
+
 def _lay_database(tracking_uri: str) -> None:
     """Make MLflow's SQLite database, whole or not at all: killed half-way through its migrations it is of no use.
 
     The file gets its name when it is complete.
     """
-    if not tracking_uri.startswith(SQLITE) or "?" in tracking_uri:
-        return
-    file = Path(tracking_uri.removeprefix(SQLITE))
-    if file.exists():
+    file = _file(tracking_uri)
+    if file is None or file.exists():
         return
     from mlflow import MlflowClient
 

@@ -69,7 +69,7 @@ def register_model(workspace: Workspace, project: Project, result: StageResult) 
         ModelError: MLflow cannot be reached or refuses, or the model folder lacks a file.
     """
     name, digest = project.config.name, result.manifest.outputs_digest
-    with _one_at_a_time(workspace), open_client(workspace) as client:
+    with one_at_a_time(workspace), open_client(workspace) as client:
         found = _find(client, name, digest)
         if found is None:
             found = log_and_register(client, workspace, project, result)
@@ -97,6 +97,46 @@ def get_model(workspace: Workspace, project_name: str, version_or_alias: str = C
     """
     with open_client(workspace) as client:
         return _describe(_get(client, project_name, version_or_alias))
+
+
+def aliases_of(workspace: Workspace, project_name: str) -> dict[str, str]:
+    """The aliases of a project's model in MLflow: alias -> version.
+
+    Raises:
+        ModelError: no such model, or MLflow cannot be reached.
+    """
+    with open_client(workspace) as client:
+        return {
+            str(alias): str(version) for alias, version in client.get_registered_model(project_name).aliases.items()
+        }
+def alias_of(workspace: Workspace, project_name: str, alias: str) -> ModelVersion | None:
+    """The version of a project's model that bears an alias; None where none does, or there is no model yet.
+
+    Raises:
+        ModelError: MLflow cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with open_client(workspace) as client:
+        try:
+            return _describe(client.get_model_version_by_alias(project_name, alias))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+
+
+def move_alias(workspace: Workspace, project_name: str, alias: str, version: str | None) -> None:
+    """Give a version of a project's model an alias that another may have had; None: nobody has it any more.
+
+    Raises:
+        ModelError: no such version, or MLflow refuses.
+    """
+    with open_client(workspace) as client:
+        if version is not None:
+            client.set_registered_model_alias(project_name, alias, version)
+        elif alias in client.get_registered_model(project_name).aliases:
+            client.delete_registered_model_alias(project_name, alias)
 
 
 def list_models(workspace: Workspace, project_name: str | None = None) -> list[ModelVersion]:
@@ -214,12 +254,18 @@ def _describe(found: Any, aliases: list[str] | None = None) -> ModelVersion:
 
 
 @contextmanager
-def _one_at_a_time(workspace: Workspace) -> Iterator[None]:
-    """Two processes that register the same model would both find it missing."""
+def one_at_a_time(workspace: Workspace) -> Iterator[None]:
+    """Hold MLflow's model registry: two processes that register the same model would both find it missing.
+
+    Re-entrant within a process.
+
+    Raises:
+        ModelError: another process holds it for too long.
+    """
     workspace.home.mkdir(parents=True, exist_ok=True)
     path = workspace.home / "mlflow.lock"
     try:
-        with FileLock(str(path), timeout=LOCK_SECONDS):
+        with FileLock(str(path), timeout=LOCK_SECONDS, is_singleton=True):
             yield
     except Timeout:
         raise ModelError(f"{path}: another process has been registering a model for {LOCK_SECONDS} s.") from None

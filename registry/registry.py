@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import selectinload
 
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult, read_record
 from olmoearth_core.stages import stage_named
 from registry import schema
+from registry.anchors import anchor_map
 from registry.context import RunContext
-from registry.database import Database, add_missing, find_or_add
-from registry.facts import Facts, gather
+from registry.database import Database
+from registry.facts import gather
 from registry.models import ModelVersion, find_model
 from registry.outputs import Output, find_output
+from registry.recording import run_of, write_result
 from registry.workspace import Workspace
 
-CIRCUMSTANCES = (
-    "platform_version",
-    "code_commit",
-    "code_dirty",
-    "project_commit",
-    "project_dirty",
-    "lock_sha256",
-    "environment_sha256",
-    "who",
-    "host",
-    "flow_run",
-)
-"""What a run's row takes from its context; of outputs that were merely found none of it is known."""
 
-
-def open_registry(workspace: Workspace) -> Registry:
+def open_registry(workspace: Workspace, *, patience: float = 0.0) -> Registry:
     """Open the workspace's registry, made or migrated where needed. Use it in a `with`, or close it.
+
+    Args:
+        workspace: names the database.
+        patience: seconds in which a server that does not answer is asked again.
 
     Raises:
         DatabaseError: unreachable, refused, read-only, or of a newer schema than this code.
     """
-    return Registry(workspace, Database(workspace.registry_url))
+    return Registry(workspace, Database(workspace.registry_url, patience=patience))
 
 
 class Registry(AbstractContextManager["Registry"]):
@@ -96,8 +86,24 @@ class Registry(AbstractContextManager["Registry"]):
             if before is not None:
                 self.record(project, found_result(project, before), context)
         facts = gather(self.workspace, project, result, dvc_hash=dvc_hash, model=model)
-        with self.database.write() as session:
-            return _write(session, project, result, context, facts)
+        return self.database.transact(
+            lambda session: write_result(session, project, result, context, facts),
+            result.stage,
+            project=project.config.name,
+            key=result.manifest.key,
+            digest=result.manifest.outputs_digest,
+            **({"map": result.manifest.summary["map_id"]} if result.stage == "postprocess" else {}),
+        )
+
+    def anchor(self, project: Project, result: StageResult) -> None:
+        """Have a recorded map take the head of the chain with it, beside its files (anchors.py); twice is once.
+
+        Raises:
+            DatabaseError: the registry does not know the map, or refuses.
+            SettingError: OLMOEARTH_SIGNING_KEY is no key.
+        """
+        name, digest = result.manifest.summary["map_id"], result.manifest.outputs_digest
+        anchor_map(self.database, self.workspace, project.root, result.folder, name, digest)
 
     def models(self, project: str | None = None) -> list[schema.ModelVersion]:
         """The model versions of a project, or all, newest first; with their run and dataset version."""
@@ -139,7 +145,7 @@ class Registry(AbstractContextManager["Registry"]):
             return None
         with self.database.read() as session:
             manifest = result.manifest
-            run = _run_of(session, project.config.name, result.stage, manifest.outputs_digest, manifest.key)
+            run = run_of(session, project.config.name, result.stage, manifest.outputs_digest, manifest.key)
             made = {"preprocess": schema.DatasetVersion, "finetune": schema.ModelVersion, "postprocess": schema.Map}
             table: Any = made.get(result.stage)
             if run is None:
@@ -158,110 +164,3 @@ def found_result(project: Project, output: Output) -> StageResult:
     place = output.folder.relative_to(project.root).as_posix()
     cost = read_record(project, manifest.stage, manifest.key)
     return StageResult(manifest.stage, output.folder, place, manifest, True, cost)
-
-
-def _run_of(session: Session, project: str, stage: str, digest: str, key: str | None = None) -> schema.Run | None:
-    """The newest run that made the outputs `digest`; inputs that differ in form alone make them under several keys."""
-    wanted = (
-        select(schema.Run)
-        .join(schema.Project)
-        .where(schema.Project.name == project, schema.Run.stage == stage, schema.Run.digest == digest)
-        .order_by(schema.Run.id.desc())
-    )
-    if key is not None:
-        wanted = wanted.where(schema.Run.key == key)
-    return session.scalars(wanted.limit(1)).first()
-
-
-def _write(session: Session, project: Project, result: StageResult, context: RunContext, facts: Facts) -> schema.Run:
-    now = datetime.now(UTC)
-    owner = find_or_add(session, schema.Project, {"name": project.config.name}, {"created": now})
-    run = _write_run(session, owner, project, result, context, facts, now)
-    key = {"project_id": owner.id, "digest": result.manifest.outputs_digest}
-    inputs = result.manifest.inputs
-    match result.stage:
-        case "preprocess":
-            export = _run_of(session, owner.name, "export", inputs["export"])
-            values: dict[str, Any] = {"run_id": run.id, "export_run_id": export and export.id, "created": now}
-            dataset = find_or_add(session, schema.DatasetVersion, key, {**values, "dvc_hash": facts.dvc_hash})
-            _link_scenes(session, schema.DatasetScene, "dataset_id", dataset.id, facts)
-        case "finetune":
-            dataset_id = _id_of(session, schema.DatasetVersion, owner.id, inputs["preprocess"])
-            values = {"run_id": run.id, "dataset_id": dataset_id, "created": now, **facts.model}
-            model = find_or_add(session, schema.ModelVersion, key, values)
-            for column, value in facts.model.items():  # registered again, it may have another version
-                setattr(model, column, value)
-        case "postprocess":
-            tiles = _run_of(session, owner.name, "infer", inputs["infer"])
-            values = {
-                "run_id": run.id,
-                "tiles_run_id": tiles and tiles.id,
-                "model_id": tiles and _id_of(session, schema.ModelVersion, owner.id, tiles.inputs["finetune"]),
-                "date": date.fromisoformat(result.manifest.settings["map"]["date"]),
-                "created": now,
-            }
-            made = find_or_add(session, schema.Map, {**key, "name": result.manifest.summary["map_id"]}, values)
-            add_missing(session, schema.Product, [{"map_id": made.id, **product} for product in facts.products])
-            add_missing(session, schema.Tile, [{"map_id": made.id, **tile} for tile in facts.tiles])
-            _link_scenes(session, schema.MapScene, "map_id", made.id, facts)
-    return run
-
-
-def _write_run(
-    session: Session,
-    owner: schema.Project,
-    project: Project,
-    result: StageResult,
-    context: RunContext,
-    facts: Facts,
-    now: datetime,
-) -> schema.Run:
-    """The run of this result: one row a computation, and one for outputs that were found without any."""
-    manifest, cost = result.manifest, result.record
-    if result.skipped:
-        known = _run_of(session, owner.name, result.stage, manifest.outputs_digest, manifest.key)
-        if known is not None:
-            return known
-    key = {
-        "project_id": owner.id,
-        "stage": result.stage,
-        "key": manifest.key,
-        "invocation": "" if result.skipped else context.invocation,
-    }
-    values = {
-        "status": "found" if result.skipped else "computed",
-        "digest": manifest.outputs_digest,
-        "stage_version": manifest.stage_version,
-        "settings": manifest.settings,
-        "inputs": manifest.inputs,
-        "summary": manifest.summary,
-        "project_folder": str(project.root),
-        "folder": result.place,
-        "dvc_hash": facts.dvc_hash,
-        **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
-        "started": None if result.skipped else context.started,
-        "finished": None if result.skipped else now,
-        "recorded": now,
-        **{
-            name: cost.get(name) for name in ("wall_seconds", "device", "device_seconds", "bytes_read", "bytes_written")
-        },
-    }
-    return find_or_add(session, schema.Run, key, values)
-
-
-def _id_of(session: Session, table: Any, project_id: int, digest: str) -> int | None:
-    found: int | None = session.scalars(
-        select(table.id).where(table.project_id == project_id, table.digest == digest)
-    ).one_or_none()
-    return found
-
-
-def _link_scenes(session: Session, table: type[schema.Base], column: str, owner: int, facts: Facts) -> None:
-    add_missing(session, schema.Scene, facts.scenes)
-    names = [scene["name"] for scene in facts.scenes]
-    wanted = {(scene["catalogue"], scene["modality"], scene["name"]) for scene in facts.scenes}
-    for start in range(0, len(names), 500):
-        some: Sequence[str] = names[start : start + 500]
-        found = session.scalars(select(schema.Scene).where(schema.Scene.name.in_(some)))
-        links = [{column: owner, "scene_id": s.id} for s in found if (s.catalogue, s.modality, s.name) in wanted]
-        add_missing(session, table, links)

@@ -1,4 +1,4 @@
-"""What an audit says: the verdict, the lineage of a map, every check."""
+"""What an audit says: the verdict, the lineage both ways, every check."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-Verdict = Literal["verified", "differs", "incomplete", "unknown"]
-FoundBy = Literal["checksum", "tags", "pixels"]
-
+Verdict = Literal["verified", "differs", "incomplete", "recorded", "unknown"]
+Kind = Literal["map", "model", "dataset", "labels", "scene", "encoder"]
+"""encoder: the weights that trainings begin with."""
+FoundBy = Literal["checksum", "tags", "pixels", "name"]
 
 Status = Literal["ok", "differs", "missing", "changed"]
 """changed: an input file is not, or not any more, what the stage read; this takes nothing from the verdict."""
@@ -71,16 +72,62 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
+class EncoderFacts:
+    """The weights that a training began with."""
+
+    encoder: str
+    """Name of the architecture."""
+    source: str
+    revision: str | None
+    sha256: str | None
+    licence: str
+    seed: int | None
+    """Of random weights."""
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """How well the model did on a split of a dataset version."""
+
+    split: str
+    task: str
+    dataset_digest: str
+    scores: dict[str, Any]
+    evaluator: str | None
+    created: datetime
+
+
+@dataclass(frozen=True)
+class PromotionFacts:
+    """Who gave an alias to the model version, or took it away, and why."""
+
+    action: str
+    alias: str
+    from_version: str | None
+    to_version: str | None
+    who: str
+    why: str
+    state: str
+    """intended | confirmed | failed."""
+    intended: datetime
+    settled: datetime | None
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """The model version of the lineage."""
 
     name: str
     version: str
+    digest: str
     weights_sha256: str
     encoder: str
     base: str
     """Which weights the training began with: random, or a checkpoint."""
     metrics: dict[str, Any]
+    base_encoder: EncoderFacts | None
+    evaluations: list[EvaluationFacts]
+    promotions: list[PromotionFacts]
 
 
 @dataclass(frozen=True)
@@ -91,8 +138,19 @@ class DatasetFacts:
     dvc_hash: str | None
     labels: dict[str, str]
     """Label file -> sha256."""
+    project: str
     summary: dict[str, Any]
     scenes: list[SceneFacts]
+
+
+@dataclass(frozen=True)
+class AssessmentFacts:
+    """What an interpreted reference sample says of the map."""
+
+    units: int
+    estimates: dict[str, Any]
+    who: str
+    created: datetime
 
 
 @dataclass(frozen=True)
@@ -107,26 +165,114 @@ class MapFacts:
     products: dict[str, str]
     """Product -> sha256."""
     tiles: int
+    reused_tiles: int
+    """Of these, computed by an earlier run of the same tile."""
     scenes: list[SceneFacts]
+    assessments: list[AssessmentFacts]
+
+
+@dataclass(frozen=True)
+class LabelFileFacts:
+    """A label file as a label set has it."""
+
+    name: str
+    sha256: str
+    project: str
+    label_set: str
+    """Digest over all files of the set."""
+    created: datetime
+
+
+@dataclass(frozen=True)
+class DatasetLine:
+    """A dataset version that something went into."""
+
+    digest: str
+    project: str
+    dvc_hash: str | None
+    created: datetime
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """A model version that something went into."""
+
+    name: str
+    version: str
+    project: str
+    weights_sha256: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class MapLine:
+    """A map that something went into."""
+
+    id: str
+    project: str
+    date: date
+    digest: str
+    model: str | None
+    """name/version."""
+    created: datetime
+    through: Literal["imagery", "model"]
+    """imagery: it shows the scene. model: its model was made from what was asked about."""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Everything that was made from what was asked about, newest first."""
+
+    datasets: list[DatasetLine] = field(default_factory=list)
+    models: list[ModelLine] = field(default_factory=list)
+    maps: list[MapLine] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SubjectFacts:
+    """What was asked about."""
+
+    kind: Kind
+    name: str
+    found_by: FoundBy
+    part: str
+    """Which file of it; empty where it was named, or is no file of it."""
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit found; an unknown file has a path, a verdict and a sentence only."""
+    """What an audit found; of something unknown there is a verdict and a sentence only."""
 
-    path: Path
+    asked: str
+    """The file or name that was asked about."""
     verdict: Verdict
     """verified: every check is ok (input files may have changed since). differs: at least one is not. incomplete: none
-    differs, but something to check is gone. unknown: nothing in this workspace's registry."""
+    differs, but something to check is gone. recorded: this is what the registry says, and nothing was verified.
+    unknown: nothing in this workspace's registry."""
     sentence: str
     """The verdict for a person."""
     checks: list[Check]
-    found_by: FoundBy | None = None
+    subject: SubjectFacts | None = None
     map: MapFacts | None = None
     model: ModelFacts | None = None
     dataset: DatasetFacts | None = None
+    scenes: list[SceneFacts] | None = None
+    """A scene that was asked about, in each of its modalities."""
+    labels: list[LabelFileFacts] | None = None
+    """A label file that was asked about, in each set that has it."""
+    encoder: EncoderFacts | None = None
+    """A base encoder that was asked about."""
     runs: list[RunFacts] | None = None
-    """From the map back to the export."""
+    """From the thing back to the export."""
+    touched: Touched | None = None
+    """What was made from it."""
+    preview: Path | None = None
+    """The map's preview, where it is at hand and has the recorded checksum."""
+
+    @property
+    def found_by(self) -> FoundBy | None:
+        """How it was found."""
+        return self.subject.found_by if self.subject is not None else None
 
     @property
     def verified(self) -> bool:
@@ -136,7 +282,7 @@ class AuditReport:
     def to_json(self) -> dict[str, Any]:
         """JSON values; moments and dates in ISO 8601."""
         values: dict[str, Any] = _plain(asdict(self))
-        return {**values, "verified": self.verified}
+        return {**values, "verified": self.verified, "found_by": self.found_by}
 
 
 def _plain(value: Any) -> Any:

@@ -7,55 +7,43 @@ its outputs, the same digest by which the next stage's manifest names its input,
 from __future__ import annotations
 
 import datetime as dt
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Date, DateTime, ForeignKey, Index, MetaData, UniqueConstraint
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from registry.chain_tables import Anchor, Chain, Event, Replacement
+from registry.columns import Base, Covered, UtcDateTime
+
+__all__ = [
+    "Anchor",
+    "Assessment",
+    "Base",
+    "BaseEncoder",
+    "Chain",
+    "DatasetScene",
+    "DatasetVersion",
+    "Evaluation",
+    "Event",
+    "LabelFile",
+    "LabelSet",
+    "Map",
+    "MapScene",
+    "ModelVersion",
+    "Product",
+    "Project",
+    "Promotion",
+    "Replacement",
+    "Run",
+    "Scene",
+    "SceneAsset",
+    "Tile",
+    "UtcDateTime",
+]
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, with its time zone on both databases (SQLite forgets it)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store UTC; a moment without a time zone is refused."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give UTC back."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-Json = JSON().with_variant(JSONB(), "postgresql")
-
-
-class Base(DeclarativeBase):
-    """Root of the tables; constraints have names so that migrations can speak of them on both databases."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {dict[str, Any]: Json, datetime: UtcDateTime(), dt.date: Date()}  # noqa: RUF012
-
-
-class Project(Base):
+class Project(Covered, Base):
     """One partner's project, by its name."""
 
     __tablename__ = "projects"
@@ -65,13 +53,14 @@ class Project(Base):
     created: Mapped[datetime]
 
 
-class Run(Base):
+class Run(Covered, Base):
     """One computation of one stage: what went in, what came out, which code made it, who asked, what it cost."""
 
     __tablename__ = "runs"
     __table_args__ = (
         UniqueConstraint("project_id", "stage", "key", "invocation"),
         Index("ix_runs_outcome", "project_id", "stage", "digest"),
+        Index("ix_runs_key", "key"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -87,6 +76,9 @@ class Run(Base):
     """sha256 of the outputs' names and checksums."""
     stage_version: Mapped[int]
     settings: Mapped[dict[str, Any]]
+    """The part of project.yaml that decides the outputs."""
+    seed: Mapped[int | None]
+    """Of the training; None of a stage that draws nothing."""
     inputs: Mapped[dict[str, Any]]
     """Name of each input file or upstream stage -> digest."""
     summary: Mapped[dict[str, Any]]
@@ -108,6 +100,8 @@ class Run(Base):
     """Of the names and versions of all installed packages."""
     who: Mapped[str | None]
     host: Mapped[str | None]
+    hardware: Mapped[dict[str, Any] | None]
+    """processor, cores, memory_bytes and gpus of the host."""
     flow_run: Mapped[str | None]
     """Prefect's flow run, where there was one."""
     started: Mapped[datetime | None]
@@ -122,11 +116,11 @@ class Run(Base):
     project: Mapped[Project] = relationship()
 
 
-class Scene(Base):
+class Scene(Covered, Base):
     """One acquisition of a catalogue."""
 
     __tablename__ = "scenes"
-    __table_args__ = (UniqueConstraint("catalogue", "modality", "name"),)
+    __table_args__ = (UniqueConstraint("catalogue", "modality", "name"), Index("ix_scenes_name", "name"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     catalogue: Mapped[str]
@@ -137,28 +131,102 @@ class Scene(Base):
     cloud_cover: Mapped[float | None]
     """Per cent, as the catalogue says."""
 
+    assets: Mapped[list[SceneAsset]] = relationship(order_by="SceneAsset.name")
 
-class DatasetVersion(Base):
+
+class SceneAsset(Covered, Base):
+    """One file of a scene, as it was when a stage first read it; a file that changed since is another row."""
+
+    __tablename__ = "scene_assets"
+
+    scene_id: Mapped[int] = mapped_column(ForeignKey("scenes.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """Band, or "mask"."""
+    href: Mapped[str] = mapped_column(primary_key=True)
+    """Where it was read: a URL or an absolute path."""
+    checksum: Mapped[str] = mapped_column(primary_key=True)
+    """sha256:<hex>, multihash:<hex> or etag:<value>; empty where none is known."""
+    accessed: Mapped[datetime]
+    """When a stage that read it was first recorded."""
+
+
+class LabelSet(Covered, Base):
+    """The label files that a training set was made from, named by their names and checksums together."""
+
+    __tablename__ = "label_sets"
+    __table_args__ = (UniqueConstraint("project_id", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    digest: Mapped[str]
+    """sha256 over the names and checksums of the files."""
+    project_commit: Mapped[str | None]
+    """Git revision of the project when they were first used; None where nobody knows."""
+    project_dirty: Mapped[bool | None]
+    created: Mapped[datetime]
+
+    project: Mapped[Project] = relationship()
+    files: Mapped[list[LabelFile]] = relationship(order_by="LabelFile.name")
+
+
+class LabelFile(Covered, Base):
+    """One file of a label set."""
+
+    __tablename__ = "label_files"
+
+    label_set_id: Mapped[int] = mapped_column(ForeignKey("label_sets.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """As project.yaml names it."""
+    sha256: Mapped[str] = mapped_column(index=True)
+    dvc_hash: Mapped[str | None]
+    """Where DVC tracks it (a .dvc file beside it): its md5."""
+
+
+class DatasetVersion(Covered, Base):
     """A training set, named by the digest of its outputs and by DVC's hash."""
 
     __tablename__ = "dataset_versions"
-    __table_args__ = (UniqueConstraint("project_id", "digest"),)
+    __table_args__ = (UniqueConstraint("project_id", "digest"), Index("ix_dataset_versions_dvc_hash", "dvc_hash"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     export_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    label_set_id: Mapped[int | None] = mapped_column(ForeignKey("label_sets.id"), index=True)
     digest: Mapped[str]
     dvc_hash: Mapped[str | None]
+    project_commit: Mapped[str | None]
+    """Git revision of the project when it was made; None where nobody knows."""
+    project_dirty: Mapped[bool | None]
     created: Mapped[datetime]
 
     project: Mapped[Project] = relationship()
     run: Mapped[Run] = relationship(foreign_keys=run_id)
     export_run: Mapped[Run | None] = relationship(foreign_keys=export_run_id)
+    label_set: Mapped[LabelSet | None] = relationship()
     scenes: Mapped[list[Scene]] = relationship(secondary="dataset_scenes", order_by=Scene.acquired)
 
 
-class ModelVersion(Base):
+class BaseEncoder(Covered, Base):
+    """The weights that a training began with."""
+
+    __tablename__ = "base_encoders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    """sha256 over all that follows."""
+    encoder: Mapped[str]
+    """Name of the architecture, for example v1.1-nano."""
+    source: Mapped[str]
+    """Checkpoint as written in project.yaml, or "random"."""
+    revision: Mapped[str | None]
+    sha256: Mapped[str | None] = mapped_column(index=True)
+    licence: Mapped[str]
+    seed: Mapped[int | None]
+    """Of random weights."""
+
+
+class ModelVersion(Covered, Base):
     """A trained model: its weights, its scores, and the version that MLflow knows it by."""
 
     __tablename__ = "model_versions"
@@ -167,9 +235,10 @@ class ModelVersion(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_versions.id"))
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
+    base_encoder_id: Mapped[int | None] = mapped_column(ForeignKey("base_encoders.id"), index=True)
     digest: Mapped[str]
-    weights_sha256: Mapped[str]
+    weights_sha256: Mapped[str] = mapped_column(index=True)
     encoder: Mapped[str]
     base: Mapped[dict[str, Any]]
     """Where the encoder's weights came from before training, as the model card says."""
@@ -182,9 +251,75 @@ class ModelVersion(Base):
     project: Mapped[Project] = relationship()
     run: Mapped[Run] = relationship()
     dataset: Mapped[DatasetVersion | None] = relationship()
+    base_encoder: Mapped[BaseEncoder | None] = relationship()
+    evaluations: Mapped[list[Evaluation]] = relationship(order_by="Evaluation.id")
 
 
-class Map(Base):
+class Evaluation(Covered, Base):
+    """How well a model version did on one split of a dataset version, for one task."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("model_id", "dataset_digest", "split", "task", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
+    """None where the registry does not know the dataset version."""
+    dataset_digest: Mapped[str]
+    split: Mapped[str]
+    """validation | test."""
+    task: Mapped[str]
+    """main, or the name of an auxiliary task."""
+    digest: Mapped[str]
+    """sha256 of the scores and intervals."""
+    scores: Mapped[dict[str, Any]]
+    intervals: Mapped[dict[str, Any] | None]
+    """low and high at 95 %, by the same keys; None where there are none."""
+    evaluator: Mapped[str | None]
+    """Who or what judged: "finetune by <user>", "promote by <user>", a flow; None where it was found."""
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    created: Mapped[datetime]
+
+    dataset: Mapped[DatasetVersion | None] = relationship()
+
+
+class Promotion(Covered, Base):
+    """An alias given to a model version, taken, or refused: intended first, then confirmed or failed."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request: Mapped[str] = mapped_column(unique=True)
+    """Names the decision; telling the registry twice of one leaves one row."""
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    """The model version that gets the alias; None where the registry does not know it, or the alias is taken away."""
+    action: Mapped[str]
+    """promote | rollback | remove."""
+    alias: Mapped[str]
+    """champion | challenger."""
+    from_version: Mapped[str | None]
+    """MLflow's version that had the alias before."""
+    to_version: Mapped[str | None]
+    """MLflow's version that has it after; None where the alias is taken away."""
+    who: Mapped[str]
+    """Who or what decided."""
+    why: Mapped[str]
+    gates: Mapped[dict[str, Any]]
+    """Gate -> its result, as the gates' code leaves it."""
+    state: Mapped[str]
+    """intended | confirmed | failed."""
+    reason: Mapped[str | None]
+    """Of a failed one: what stood in the way."""
+    intended: Mapped[datetime]
+    settled: Mapped[datetime | None]
+    """When it was confirmed or failed."""
+
+    project: Mapped[Project] = relationship()
+    model: Mapped[ModelVersion | None] = relationship()
+
+
+class Map(Covered, Base):
     """A map, named by its id and the digest of its products."""
 
     __tablename__ = "maps"
@@ -192,9 +327,9 @@ class Map(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    tiles_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
-    model_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    tiles_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"), index=True)
     name: Mapped[str]
     """The map id that the GeoTIFF and the STAC Item carry."""
     digest: Mapped[str]
@@ -208,9 +343,10 @@ class Map(Base):
     scenes: Mapped[list[Scene]] = relationship(secondary="map_scenes", order_by=Scene.acquired)
     products: Mapped[list[Product]] = relationship(order_by="Product.name")
     tiles: Mapped[list[Tile]] = relationship(order_by="Tile.name")
+    assessments: Mapped[list[Assessment]] = relationship(order_by="Assessment.id")
 
 
-class Tile(Base):
+class Tile(Covered, Base):
     """One tile that a map was made of."""
 
     __tablename__ = "tiles"
@@ -218,11 +354,15 @@ class Tile(Base):
     map_id: Mapped[int] = mapped_column(ForeignKey("maps.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     """File name below the folder of the tiles' run."""
-    sha256: Mapped[str]
+    key: Mapped[str | None] = mapped_column(index=True)
+    """sha256 of everything that decides its bytes; None of tiles whose record does not say."""
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    """The run that first computed this key: a refresh takes tiles of earlier maps."""
+    sha256: Mapped[str] = mapped_column(index=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
 
 
-class Product(Base):
+class Product(Covered, Base):
     """One file of a map."""
 
     __tablename__ = "products"
@@ -236,7 +376,7 @@ class Product(Base):
     """Of a raster's pixels and georeference: finds a copy whose tags were stripped."""
 
 
-class DatasetScene(Base):
+class DatasetScene(Covered, Base):
     """Which scenes a dataset version was made from."""
 
     __tablename__ = "dataset_scenes"
@@ -245,10 +385,31 @@ class DatasetScene(Base):
     scene_id: Mapped[int] = mapped_column(ForeignKey("scenes.id"), primary_key=True, index=True)
 
 
-class MapScene(Base):
+class MapScene(Covered, Base):
     """Which scenes a map was made from."""
 
     __tablename__ = "map_scenes"
 
     map_id: Mapped[int] = mapped_column(ForeignKey("maps.id"), primary_key=True)
     scene_id: Mapped[int] = mapped_column(ForeignKey("scenes.id"), primary_key=True, index=True)
+
+
+class Assessment(Covered, Base):
+    """What an interpreted reference sample says of a map: accuracy, and areas with their errors."""
+
+    __tablename__ = "assessments"
+    __table_args__ = (UniqueConstraint("map_id", "sample_sha256", "answers_sha256"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    map_id: Mapped[int] = mapped_column(ForeignKey("maps.id"))
+    sample_sha256: Mapped[str]
+    """Of sample.json, the design."""
+    answers_sha256: Mapped[str]
+    """Of the file with the interpreters' answers."""
+    units: Mapped[int]
+    """Of the sample."""
+    estimates: Mapped[dict[str, Any]]
+    """As assessment.json holds them."""
+    who: Mapped[str]
+    """Who ran the estimate."""
+    created: Mapped[datetime]

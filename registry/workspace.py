@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,6 +42,12 @@ class _Environment(BaseSettings):
     dvc_remote: str | None = Field(
         None, description="DVC remote of new projects' dataset versions: a folder or s3://. <home>/dvc-remote."
     )
+    signing_key: str | None = Field(
+        None, description="Signs the provenance of maps: an ed25519 private key (PEM), or a file with it. None."
+    )
+    trusted_keys: str | None = Field(
+        None, description="Who may have signed: ed25519 public keys (PEM), or a file with them. The signing key's own."
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     templates: Path
     """Absolute path of the folder of a partner's own templates; need not exist."""
+    signing_key: str | None = field(default=None, repr=False)
+    """PEM, or the file that holds it (`signing.signing_key`)."""
+    trusted_keys: str | None = None
+    """PEMs, or the file that holds them (`signing.trusted_keys`)."""
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -71,9 +81,10 @@ class Workspace:
         """
         _refuse_unknown()
         found = _Environment()
-        return cls._make(
+        made = cls._make(
             found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote, found.templates
         )
+        return replace(made, signing_key=found.signing_key, trusted_keys=found.trusted_keys)
 
     @classmethod
     def at(
@@ -112,12 +123,19 @@ class Workspace:
             templates=Path(templates).expanduser().absolute() if templates else home / "templates",
         )
 
+    @property
+    def shown_registry(self) -> str:
+        """The registry's URL without its password."""
+        from sqlalchemy.engine import make_url
+
+        return make_url(self.registry_url).render_as_string(hide_password=True)
+
     @staticmethod
     def settings() -> dict[str, str]:
         """Every environment variable that a workspace reads -> what it is for."""
         return {
-            str(field.validation_alias or f"{PREFIX}{name.upper()}"): field.description or ""
-            for name, field in _Environment.model_fields.items()
+            str(setting.validation_alias or f"{PREFIX}{name.upper()}"): setting.description or ""
+            for name, setting in _Environment.model_fields.items()
         }
 
     @staticmethod

@@ -110,7 +110,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         (
             {"nam": 1},
             "nam: unknown key, found 1; did you mean 'name'? Allowed here: "
-            "name, task, labels, auxiliary, imagery, dataset, model, training, map, retraining",
+            "name, task, labels, auxiliary, imagery, dataset, model, training, map, retraining, deployment, ",
         ),
         ({"zzz": {"a": 1}}, "zzz: unknown key. Allowed here: name, task, labels, auxiliary, imagery"),
         (
@@ -137,7 +137,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         ),
         (
             {"retraining": {"cron": "0 4 1 * *", "crom": 1}},
-            "retraining.crom: unknown key, found 1; did you mean 'cron'? Allowed here: cron",
+            "retraining.crom: unknown key, found 1; did you mean 'cron'? Allowed here: cron, watch, triggers",
         ),
         # wrong types
         ({"name": 123}, "name: expected text, found 123; put it in quotes"),
@@ -199,6 +199,34 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
             "retraining.cron: '61 * * * *' is no cron expression (Bad minute); an",
         ),
         ({"retraining": {"cron": "monthly"}}, "retraining.cron: 'monthly' is no cron expression"),
+        ({"deployment": {"mapping": "daily"}}, "deployment.mapping: 'daily' is no cron expression"),
+        (
+            {"deployment": {"timezone": "Mars/Olympus"}},
+            "deployment.timezone: 'Mars/Olympus' is no time zone; examples are UTC and Africa/Nairobi",
+        ),
+        (
+            {"retraining": {"gates": {"metric": "kappa"}}},
+            "retraining.gates.metric: 'kappa' is not computed for a segmentation; computed are miou, macro_f1, ",
+        ),
+        (
+            {"retraining": {"gates": {"class_metric": "mae"}}},
+            "retraining.gates.class_metric: 'mae' is not computed for a segmentation; computed are iou, f1, precision",
+        ),
+        (
+            {"retraining": {"gates": {"limits": {"rmse": 3.0}}}},
+            "retraining.gates.limits: 'rmse' is not computed for a segmentation; computed are miou",
+        ),
+        (
+            {"retraining": {"gates": {"kappa": 0.5}}},
+            "retraining.gates.kappa: unknown key, found 0.5. Allowed here: metr",
+        ),
+        ({"retraining": {"start": "scratch"}}, "retraining.start: must be 'base' or 'champion', found 'scratch'"),
+        ({"map.model": "best"}, "map.model: must be latest, champion or the number of a version, found 'best'"),
+        ({"map.model": 0}, "map.model: must be latest, champion or the number of a version, found 0"),
+        (
+            {"notifications": {"to": ["ops"]}},
+            "notifications.to.0: 'ops' is no address; expected is a URL as Apprise writes it (mailto://, slack://, ",
+        ),
         ({"map.date": "yesterday"}, "map.date: expected a date like 2021-07-16, found 'yesterday'"),
         ({"map.date": "2021-02-30"}, "map.date: expected a date like 2021-07-16, found '2021-02-30'"),
         ({"map.date": 2021}, "map.date: expected a date like 2021-07-16, found 2021"),

@@ -175,7 +175,40 @@ WAKES: dict[str, tuple[Any, str]] = {
     "map.simplify": (10.0, "postprocess"),
     "map.events": ([CLASSES[0]["name"]], "postprocess"),
     "map.conformal.coverage": (0.8, "postprocess"),
-    "retraining.cron": ("0 4 1 * *", ""),
+    # which model maps is known when the stage runs, and is in its key by the model's digest (flows/champion.py)
+    "map.model": ("latest", ""),
+    **{
+        f"retraining.{key}": (value, "")
+        for key, value in {
+            "cron": "0 4 1 * *",
+            "watch": "5 * * * *",
+            "triggers": ["labels", "season"],
+            "start": "champion",
+            "remap": True,
+            "drift": 0.3,
+            "gates.metric": "macro_f1",
+            "gates.drop": 0.1,
+            "gates.class_metric": "f1",
+            "gates.class_drop": 0.1,
+            "gates.newest_drop": 0.1,
+            "gates.ece": 0.2,
+            "gates.cost": 2.0,
+            "gates.limits": {"miou": 0.5},
+        }.items()
+    },
+    **{
+        f"deployment.{key}": (value, "")
+        for key, value in {
+            "pool": "other",
+            "lifecycle": "0 4 1 * *",
+            "mapping": "0 4 1 * *",
+            "timezone": "Africa/Nairobi",
+            "tags": ["ours"],
+            "processes": 2,
+        }.items()
+    },
+    "notifications.to": (["json://127.0.0.1/hook"], ""),
+    "notifications.about": (["promotion"], ""),
 }
 """Key of project.yaml -> another value for it, and the stages it concerns directly."""
 ONE_VALUE = {"imagery.modalities"}
@@ -188,6 +221,7 @@ BASE = {
     ),
     **dict.fromkeys(("dataset.split.validation_from", "dataset.split.test_from"), SPLITS["time"]),
     "dataset.split.property": SPLITS["property"],
+    "notifications.about": {"notifications": {"to": ["json://127.0.0.1/hook"]}},
     **{
         f"{where}{key}": {"task": COVER}
         for where in ("", "auxiliary.")

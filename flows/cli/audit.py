@@ -1,4 +1,4 @@
-"""`olmoearth audit`: which model, data, code and scenes made this map, and does every checksum hold?"""
+"""`olmoearth audit` and `olmoearth lineage`: what made this, what was made from it, and does every checksum hold?"""
 
 from __future__ import annotations
 
@@ -7,89 +7,87 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, console, print_json, progress
+from flows.cli.output import JsonOption, console, print_json, progress, side_console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from registry.report import AuditReport
+    from registry.workspace import Workspace
 
-    from registry.report import AuditReport, SceneFacts
+ThingArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|ID",
+        help="A file or folder (any product of a map, a tile, weights, a model, a dataset, labels), or a name: a map's "
+        "id, a model `name/3`, a digest, a DVC hash, a scene's id.",
+    ),
+]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page, for people.")]
+ProvOption = Annotated[Path | None, typer.Option("--prov", help="Write the lineage as W3C PROV-JSON, for other tools.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command to `app`."""
+    """Add the commands to `app`."""
     app.command()(audit)
+    app.command()(lineage)
 
 
-def audit(
-    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A file that this platform made as part of a map.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Print the lineage of a map file and verify every checksum. Exits with 1 unless all verify."""
+def audit(thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None) -> None:
+    """Tell what made a thing and what was made from it, and verify every checksum behind it.
+
+    Exits with 1 unless all verify.
+    """
     from registry.audit import audit as look_up
     from registry.workspace import Workspace
 
+    workspace = Workspace.from_environment()
     with progress(as_json) as listener:
-        report = look_up(Workspace.from_environment(), map_file, listener)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        _show(report)
+        report = look_up(workspace, thing, listener)
+    _tell(report, workspace, as_json, html, prov)
     raise typer.Exit(0 if report.verified else 1)
 
 
-def _show(report: AuditReport) -> None:
-    out = console()
-    out.print(f"[bold]{'[green]VERIFIED' if report.verified else '[red]NOT VERIFIED'}[/][/]  ", end="")
-    out.print(report.sentence, highlight=False, markup=False, soft_wrap=True)
-    for title, line in _lineage(report):
-        out.print(f"[bold]{title:<9}[/]", end="")
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    marks = {
-        "ok": "[green]ok[/]     ",
-        "differs": "[red]differs[/]",
-        "missing": "[yellow]missing[/]",
-        "changed": "[yellow]changed[/]",
-    }
-    for check in report.checks:
-        out.print(f"  {marks[check.status]}  {check.what}: ", end="", highlight=False)
-        out.print(check.detail, highlight=False, markup=False, soft_wrap=True)
-        for problem in check.problems[:5]:
-            out.print(f"             {problem}", highlight=False, markup=False, soft_wrap=True)
-        if len(check.problems) > 5:
-            out.print(f"             and {len(check.problems) - 5} more (--json lists all)", highlight=False)
+def lineage(
+    thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None
+) -> None:
+    """Tell what the registry recorded of a thing, both ways: what made it, and what was made from it.
+
+    "This scene was withdrawn, which maps are touched?" Verifies nothing but the file itself; exits with 1 where the
+    registry does not know it, or the file is not what it says.
+    """
+    from registry.audit import lineage as look_up
+    from registry.workspace import Workspace
+
+    workspace = Workspace.from_environment()
+    report = look_up(workspace, thing)
+    _tell(report, workspace, as_json, html, prov)
+    raise typer.Exit(0 if report.verdict == "recorded" else 1)
 
 
-def _lineage(report: AuditReport) -> Iterator[tuple[str, str]]:
-    """(Title, line) of everything that made the map, from the map back to the labels."""
-    if report.map is not None:
-        found = report.map
-        yield "map", f"{found.id} of the project {found.project}, for {found.date}, {found.tiles} tile(s)"
-        yield "scenes", _scenes(found.scenes)
-    if report.model is not None:
-        model = report.model
-        yield "model", f"{model.name} version {model.version}, {model.encoder}, began from {model.base}"
-        yield "", f"weights sha256 {model.weights_sha256}"
-    if report.dataset is not None:
-        data = report.dataset
-        yield "data", f"dataset {data.digest[:16]}, DVC {data.dvc_hash or 'unknown'}"
-        yield "", f"scenes: {_scenes(data.scenes)}"
-        for name, sha256 in data.labels.items():
-            yield "", f"labels {name}, sha256 {sha256}"
-    for run in report.runs or []:
-        cost = f", {run.wall_seconds:.1f} s" if run.wall_seconds is not None else ""
-        if run.status == "found":
-            yield "run", f"{run.stage}: found complete; maker unknown{cost}"
-            continue
-        code = run.code_commit[:12] if run.code_commit else f"version {run.platform_version}"
-        changed = " with uncommitted changes" if run.code_dirty else ""
-        when = f"{run.finished:%Y-%m-%d %H:%M} UTC" if run.finished else "at an unknown time"
-        yield "run", f"{run.stage}: {when} by {run.who} on {run.host}, code {code}{changed}{cost}"
+def _tell(report: AuditReport, workspace: Workspace, as_json: bool, html: Path | None, prov: Path | None) -> None:
+    if html is not None:
+        _write_page(html, report, workspace)
+    if prov is not None:
+        from olmoearth_core.store import write_json
+        from registry.prov import prov_document
+
+        write_json(prov, prov_document(report))
+    if as_json:
+        print_json(report.to_json())
+        return
+    from flows.cli.audit_text import show
+
+    show(report, console())
+    for path in (html, prov):
+        if path is not None:
+            side_console().print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _scenes(scenes: list[SceneFacts]) -> str:
-    if not scenes:
-        return "none"
-    days = sorted(f"{scene.acquired:%Y-%m-%d}" for scene in scenes)
-    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    named = ", ".join(scene.id for scene in scenes[:3])
-    return f"{len(scenes)} ({span}): {named}{', ...' if len(scenes) > 3 else ''}"
+def _write_page(path: Path, report: AuditReport, workspace: Workspace) -> None:
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    from olmoearth_core.store import write_text
+    from registry.report_html import page
+
+    registry = workspace.shown_registry
+    write_text(path, page(report, when=datetime.now(UTC), by=version("olmoearth-platform"), registry=registry))

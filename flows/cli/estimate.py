@@ -83,12 +83,12 @@ def area_km2(project: Project) -> float:
     Raises:
         LabelError, MappingError: its file cannot be used.
     """
-    from olmoearth_core.inference.area import load_area
+    from olmoearth_core.inference.area import load_areas
 
     config = project.config
     where = config.map.area
-    area = load_area(project.path(where), where, crs=config.imagery.crs, resolution=config.imagery.resolution)
-    return float(sum(part.area for part in area.parts)) / 1e6
+    areas = load_areas(project.path(where), where, crs=config.imagery.crs, resolution=config.imagery.resolution)
+    return float(sum(part.area for area in areas for part in area.parts)) / 1e6
 
 
 def _row(row: Estimate) -> dict[str, Any]:

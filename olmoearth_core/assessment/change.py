@@ -109,9 +109,9 @@ def change(old: Path, new: Path, out: Path, *, min_confidence: float = 0.0, resa
     hectares = (square_metres / 1e4).reshape(size, size)
     _write_matrix(out / MATRIX, hectares, after.classes)
     write_bytes(out / PICTURE, _picture(hectares, after.classes))
-    areas = class_areas(out / MAP, names)
+    areas = class_areas([out / MAP], names)
     about = {"title": "Change", "subtitle": f"{before.map_id} to {after.map_id}", "footer": identity}
-    write_preview(out / PREVIEW, out / MAP, **about, colours=colours, areas=areas)
+    write_preview(out / PREVIEW, [out / MAP], **about, colours=colours, areas=areas)
     report = {
         "map_id": identity,
         "old": {"map_id": before.map_id, "sha256": sha256_file(old)},

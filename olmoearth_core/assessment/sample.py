@@ -109,7 +109,7 @@ def draw(
     if (out / DESIGN).exists():
         raise MappingError(f"{out}: holds a sample already, perhaps with answers in it. Name another folder with --to.")
     classes, map_id = _classes(maps)
-    areas = [class_areas(path, classes) for path in maps]
+    areas = [class_areas([path], classes) for path in maps]
     by_raster = np.array([[a.pixels for a in one] for one in areas], np.int64)  # (files, K)
     pixels = by_raster.sum(axis=0)
     if not pixels.any():

@@ -7,6 +7,7 @@ Leaves `<tile>.tif` + `<tile>.json`, embeddings.json (what they are), plan.json,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -23,7 +24,7 @@ from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
-from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.imagery import Imagery
 from olmoearth_core.inference.infer import SCENES, check_coverage
 from olmoearth_core.inference.pipeline import Behind, prefetched
@@ -70,15 +71,16 @@ def embed(run: StageRun, dtype: Dtype) -> dict[str, Any]:
     encoder, origin = _encoder(run)
     scenes = read_scenes(run.files["scenes"], run.project.root)
     source = config.map.area
-    area = load_area(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
-    check_coverage(area, scenes.scenes, source)
+    areas = load_areas(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
+    area_of = {area.grid.crs: area for area in areas}
+    check_coverage(areas, scenes.scenes, source)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
     if origin["source"] == "random":
         run.progress.note("Warning: the encoder has random weights, so the embeddings tell little. Set model.weights.")
     bands: dict[str, tuple[str, ...]] = {m: available_bands(scenes, m) for m in config.imagery.modalities}
     steps = config.imagery.framing.spans(config.map.date)
-    plan = _plan(run, encoder, area, origin)
+    plan = _plan(run, encoder, areas, origin)
     write_bytes(run.out / SCENES, run.files["scenes"].read_bytes())
     write_plan(plan, run.out)
     run.meter.device = str(encoder.device)
@@ -86,7 +88,7 @@ def embed(run: StageRun, dtype: Dtype) -> dict[str, Any]:
     tags = {"OLMOEARTH_ENCODER": encoder.name, "OLMOEARTH_PROVENANCE": run.key, "OLMOEARTH_CODE": dtype}
 
     def read(tile: Tile) -> Sight:
-        box = plan.box(tile)
+        box, area = plan.box(tile), area_of[tile.crs]
         windows = tile_windows(area, box, plan.layout)
         around = reduce(PixelBox.union, windows)
         imagery = Imagery(around, steps, bands)
@@ -160,7 +162,7 @@ def _encoder(run: StageRun) -> tuple[Encoder, dict[str, Any]]:
     return encoder.to(resolve_device("auto")).eval(), base.model_dump(mode="json")
 
 
-def _plan(run: StageRun, encoder: Encoder, area: Any, origin: dict[str, Any]) -> Plan:
+def _plan(run: StageRun, encoder: Encoder, areas: Sequence[Area], origin: dict[str, Any]) -> Plan:
     config = run.project.config
     model = config.model
     layout = Layout(
@@ -170,10 +172,10 @@ def _plan(run: StageRun, encoder: Encoder, area: Any, origin: dict[str, Any]) ->
         stride=window_stride(model.window_size, model.patch_size, config.map.overlap),
     )
     steps = config.imagery.framing.spans(config.map.date)
-    tiles, windows = plan_tiles(area, layout)
+    tiles, windows = plan_tiles(areas, layout)
     return Plan(
-        crs=area.grid.crs,
-        resolution=area.grid.resolution,
+        zones=list(dict.fromkeys(tile.crs for tile in tiles)),
+        resolution=config.imagery.resolution,
         anchor=config.map.date,
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(weights_sha256=str(origin.get("sha256") or ""), classes=[], name="embeddings"),

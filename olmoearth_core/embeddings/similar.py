@@ -101,7 +101,7 @@ def similar(folder: Path, query: Query, out: Path, progress: Progress) -> dict[s
     text = f"Examples: {len(query.like)}, counterexamples: {len(query.unlike)}"
     write_value_preview(
         out / PICTURE,
-        out / rasters[0],
+        [out / name for name in rasters],
         title=f"Similar places, {plan.anchor.isoformat()}",
         subtitle=text,
         footer=folder.name,

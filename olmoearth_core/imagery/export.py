@@ -229,7 +229,7 @@ def _kept_scenes(scenes: SceneList, copied: set[str]) -> tuple[Scene, ...]:
         assets = {band: files[band] for band in scene.assets if files[band] in copied}
         mask = files[MASK] if files[MASK] in copied else None
         if assets and (scene.mask is None) == (mask is None):
-            kept.append(replace(scene, assets=assets, mask=mask))
+            kept.append(replace(scene, assets=assets, mask=mask, version=""))  # the copies' checksums tell theirs
     return tuple(kept)
 
 

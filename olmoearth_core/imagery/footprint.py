@@ -1,12 +1,11 @@
 """Where scenes and boxes lie on the globe, roughly: enough to leave out what cannot touch.
 
 Longitudes turn: a box across the antimeridian is one box here (its east exceeds 180) and two where others are told
-(`within_180`); one that holds a pole has all longitudes.
+(`longitudes.within_180`); one that holds a pole has all longitudes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from olmoearth_core.errors import CatalogueError, ImageryError
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.sampling import SourceGrid
+from olmoearth_core.longitudes import unrolled, within_180
 
 MARGIN = 0.1
 """Degrees (about 10 km) by which a catalogue's bounding box may be too small without a pixel being lost."""
@@ -78,35 +78,6 @@ def boxes_in_degrees(bounds: NDArray[np.float64], crs: str) -> NDArray[Any]:
     return boxes
 
 
-def within_180(area: BaseGeometry) -> BaseGeometry:
-    """An area in degrees with what lies beyond the antimeridian on its other side, and nothing beyond the poles."""
-    west, south, east, north = area.bounds
-    if west >= -180 and east <= 180 and south >= -90 and north <= 90:
-        return area
-    parts = [
-        shapely.transform(
-            shapely.intersection(area, shapely.box(turn - 180, -90, turn + 180, 90)),
-            lambda xy, turn=turn: xy - np.array([turn, 0]),
-        )
-        for turn in (-360, 0, 360)
-    ]
-    return shapely.union_all([part for part in parts if not part.is_empty])
-
-
-def across_180(areas: Sequence[BaseGeometry] | NDArray[Any]) -> NDArray[Any]:
-    """Areas on both sides of the antimeridian as neighbours: the western hemisphere beyond 180; others as they are."""
-    bounds = shapely.bounds(np.asarray(areas, object))
-    west, east = np.nanmin(bounds[:, 0]), np.nanmax(bounds[:, 2])
-    if east - west <= 180:
-        return np.asarray(areas, object)
-    parts = shapely.get_parts(np.asarray(areas, object))
-    left = shapely.bounds(parts)[:, 2] <= 0
-    turned = parts.copy()
-    turned[left] = shapely.transform(parts[left], lambda xy: xy + np.array([360, 0]))
-    span = shapely.total_bounds(turned)
-    return turned if span[2] - span[0] < east - west else np.asarray(areas, object)
-
-
 def footprint_of(item: dict[str, Any]) -> BaseGeometry:
     """The geometry of a STAC Item in degrees, valid, within -180 to 180.
 
@@ -117,19 +88,11 @@ def footprint_of(item: dict[str, Any]) -> BaseGeometry:
     """
     try:
         parts = shapely.get_parts(shapely.geometry.shape(item["geometry"]))
-        whole = [_unrolled(part) if part.geom_type == "Polygon" else part for part in parts]
-        return shapely.union_all([within_180(shapely.make_valid(part)) for part in whole])
+        return shapely.union_all([within_180(shapely.make_valid(part)) for part in unrolled(parts)])
     except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise CatalogueError(
             f"item {item.get('id')}: its geometry is none ({type(error).__name__}); correct the catalogue"
         ) from error
-
-
-def _unrolled(polygon: BaseGeometry) -> BaseGeometry:
-    x = shapely.get_coordinates(polygon)[:, 0]
-    if len(x) < 2 or np.abs(np.diff(x)).max() <= 180:
-        return polygon
-    return shapely.transform(polygon, lambda xy: np.where(xy[:, :1] < 0, xy + np.array([360, 0]), xy))
 
 
 def _touch(bbox: Bounds, bounds: Bounds) -> bool:

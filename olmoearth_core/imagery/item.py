@@ -6,7 +6,7 @@ Whatever decides how pixels are read is decided here, once, from the item's meta
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from olmoearth_core.errors import CatalogueError, WrongProductError
@@ -15,6 +15,7 @@ from olmoearth_core.imagery.catalogue import FoundItem
 from olmoearth_core.imagery.harmonise import holders, sentinel2_offset
 from olmoearth_core.imagery.modality import Modality
 from olmoearth_core.imagery.scene import Scene, Stored
+from olmoearth_core.imagery.version import declared_version
 
 Json = dict[str, Any]
 
@@ -60,7 +61,15 @@ def make_scene(found: FoundItem, modality: Modality, catalogue: str) -> Scene | 
         nodata=_nodata(item, names.values()),
         reason=reason,
         bbox=(west, south, east, north),
+        version=declared_version(item, [*names.values(), *([mask] if mask else [])]),
+        checksums=_checksums(item, {**names, **({} if mask is None else {"mask": mask})}),
     )
+
+
+def _checksums(item: Json, assets: Mapping[str, str]) -> dict[str, str]:
+    """Multihashes (`file:checksum`) of the assets that tell one."""
+    told = {name: item["assets"][asset].get("file:checksum") for name, asset in assets.items()}
+    return {name: value for name, value in told.items() if isinstance(value, str) and value}
 
 
 def _stored(item: Json, modality: Modality, assets: Sequence[str]) -> tuple[Stored, int, str]:

@@ -54,6 +54,10 @@ class Scene:
     acquisition: str = ""
     """Scenes of one acquisition are parts of one look at the ground (neighbouring tiles of one overpass): where they
     overlap, a pixel was observed once. Empty for a scene that is alone (older lists do not say)."""
+    version: str = ""
+    """Changes when the scene's pixels do (imagery/version.py); empty where nothing tells (older lists do not say)."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Band, or "mask" -> multihash (hex) of the file, where the catalogue tells one."""
 
     @property
     def date(self) -> dt.date:
@@ -67,6 +71,11 @@ class Scene:
         A property of the whole item, so that a window and a tile, and two neighbouring tiles, prefer the same.
         """
         return (101.0 if self.cloud_cover is None else self.cloud_cover, self.datetime, self.id)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of all assets that may be read."""
+        return [*self.assets.values(), *([self.mask] if self.mask else [])]
 
     def in_step(self, step: Timestep) -> bool:
         """Whether it was acquired in [step.start, step.end)."""
@@ -88,6 +97,8 @@ class Scene:
             "bbox": list(self.bbox),
             **({} if self.nodata is None else {"nodata": self.nodata}),
             **({"acquisition": self.acquisition} if self.acquisition else {}),
+            **({"version": self.version} if self.version else {}),
+            **({"checksums": dict(self.checksums)} if self.checksums else {}),
         }
 
     @classmethod
@@ -109,6 +120,8 @@ class Scene:
             bbox=(west, south, east, north),
             nodata=value.get("nodata"),
             acquisition=str(value.get("acquisition", "")),
+            version=str(value.get("version", "")),
+            checksums={str(asset): str(told) for asset, told in value.get("checksums", {}).items()},
         )
 
 

@@ -20,11 +20,13 @@ from olmoearth_core.framing import Timestep
 from olmoearth_core.imagery.access import Access, access_of
 from olmoearth_core.imagery.catalogue import Catalogue, FoundItem
 from olmoearth_core.imagery.duplicates import Dropped, acquisition_of, without_duplicates
-from olmoearth_core.imagery.footprint import across_180, boxes_in_degrees, footprint_of, within_180
+from olmoearth_core.imagery.footprint import boxes_in_degrees, footprint_of
 from olmoearth_core.imagery.item import make_scene
 from olmoearth_core.imagery.modality import Modality, get_modality
 from olmoearth_core.imagery.presets import Named, catalogue_of
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
+from olmoearth_core.imagery.version import content_version
+from olmoearth_core.longitudes import across_180, within_180
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 
@@ -172,7 +174,8 @@ def search(query: Query, root: Path, progress: Progress, access: Access | None =
             elif scene.cloud_cover is not None and scene.cloud_cover > query.max_cloud_cover:
                 left.clear += 1
             else:
-                scenes.append(replace(scene, acquisition=acquisition_of(item)))
+                version = content_version(scene.addresses, catalogue.href) or scene.version
+                scenes.append(replace(scene, acquisition=acquisition_of(item), version=version))
     found_modalities = {scene.modality for scene in scenes}
     if lacking := [name for name in query.modalities if name not in found_modalities]:
         raise NoSceneError(left.sentence(query, lacking))

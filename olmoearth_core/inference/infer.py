@@ -11,18 +11,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 import torch
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
+from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.mask import without_mask
-from olmoearth_core.imagery.read import Failure
-from olmoearth_core.imagery.scene import Scene, read_scenes
-from olmoearth_core.inference.area import Area, load_area
+from olmoearth_core.imagery.read import AssetReader, Failure
+from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
+from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.engines import local
 from olmoearth_core.inference.job import ATTEMPTS, MapJob
 from olmoearth_core.inference.journals import failed_tiles, forget_failed, lost_assets, note_failed, note_lost
+from olmoearth_core.inference.keys import TileKeys, rules_of, tile_keys
 from olmoearth_core.inference.plan import (
     PLAN,
     Layout,
@@ -34,7 +37,8 @@ from olmoearth_core.inference.plan import (
     window_stride,
     write_plan,
 )
-from olmoearth_core.inference.product import TileRecord, finished_tile
+from olmoearth_core.inference.product import TileRecord, finished_tile, write_record
+from olmoearth_core.inference.reuse import take_over
 from olmoearth_core.manifest import Manifest, read_manifest
 from olmoearth_core.models.card import ModelCard
 from olmoearth_core.models.model_folder import read_card
@@ -44,6 +48,8 @@ from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_bytes
 
 SCENES = "scenes.json"
+HEADERS_AT_ONCE = 16
+"""Threads that read the headers of scenes."""
 NAMED = 5
 """Failed tiles that a message names."""
 MOST_SPARSE, LEAST_SHARE = 2**33, 0.01
@@ -65,13 +71,13 @@ def infer(run: StageRun) -> dict[str, Any]:
     card = check_card(model, config)
     scenes = read_scenes(run.files["scenes"], run.project.root)
     source = config.map.area
-    area = load_area(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
-    check_coverage(area, scenes.scenes, source)
+    areas = load_areas(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
+    check_coverage(areas, scenes.scenes, source)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
     device = resolve_device("auto")
     damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here
-    plan = with_former_threads(make_plan(config, area, card, device), run.out, damaged)
+    plan = with_former_threads(make_plan(config, areas, card, device), run.out, damaged)
     check_extent(plan, source)
     run.meter.device = str(device)
 
@@ -80,8 +86,9 @@ def infer(run: StageRun) -> dict[str, Any]:
     write_plan(plan, run.out)
     if damaged:  # its whole tiles are kept, so is what they lack
         note_lost(run.scratch, "before", [Failure(**failure) for failure in damaged.summary["failed_assets"]])
-    job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out)
-    records = map_tiles(run, job)
+    keys = find_keys(run, plan, areas, scenes, card)
+    job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out, keys.keys)
+    records = map_tiles(run, job, keys)
     return summarise(run, plan, records, lost_assets(run.scratch))
 
 
@@ -134,7 +141,7 @@ def check_card(model: Path, config: ProjectConfig) -> ModelCard:
     return card
 
 
-def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
+def check_coverage(areas: Sequence[Area], scenes: Sequence[Scene], source: str) -> None:
     """Refuse an area that no scene touches.
 
     Raises:
@@ -145,9 +152,11 @@ def check_coverage(area: Area, scenes: Sequence[Scene], source: str) -> None:
             f"{source}: the scene list is empty: the catalogue has no scene for map.date and imagery.framing. "
             "Correct the date, or imagery.max_cloud_cover."
         )
-    boxes = [_box_in_degrees(scene.bbox) for scene in scenes]
-    if not any(box.intersects(area.outline) for box in boxes):
-        extents = [", ".join(f"{edge:.3f}" for edge in g.bounds) for g in (area.outline, shapely.union_all(boxes))]
+    boxes = np.array([_box_in_degrees(scene.bbox) for scene in scenes])
+    outlines = np.array([area.outline for area in areas])
+    shapely.prepare(outlines)
+    if not shapely.intersects(outlines[:, None], boxes[None]).any():
+        extents = [", ".join(f"{edge:.3f}" for edge in shapely.total_bounds(g)) for g in (outlines, boxes)]
         raise MappingError(
             f"{source}: the area (west, south, east, north: {extents[0]}) lies outside the imagery ({extents[1]}). "
             "Correct map.area, or take a catalogue that covers it."
@@ -160,17 +169,18 @@ def check_extent(plan: Plan, source: str) -> None:
     Raises:
         MappingError: with the extent, and what to do.
     """
-    bounds = plan.bounds
-    tiled = sum(tile.width * tile.height for tile in plan.tiles)
-    if bounds.width * bounds.height > MOST_SPARSE and tiled < LEAST_SHARE * bounds.width * bounds.height:
-        raise MappingError(
-            f"{source}: its parts lie so far apart that one map of it would have {bounds.width:,} x {bounds.height:,} "
-            f"pixels, of which {100 * tiled / (bounds.width * bounds.height):.2g} % lie in tiles. Map regions apart: "
-            "name a file of one region in map.area."
-        )
+    for zone in plan.zones:
+        bounds = plan.bounds(zone)
+        pixels, tiled = bounds.width * bounds.height, sum(tile.width * tile.height for tile in plan.tiles_of(zone))
+        if pixels > MOST_SPARSE and tiled < LEAST_SHARE * pixels:
+            raise MappingError(
+                f"{source}: its parts lie so far apart that one map of it in {zone} would have {bounds.width:,} x "
+                f"{bounds.height:,} pixels, of which {100 * tiled / pixels:.2g} % lie in tiles. Map regions apart: "
+                "name a file of one region in map.area."
+            )
 
 
-def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.device) -> Plan:
+def make_plan(config: ProjectConfig, areas: Sequence[Area], card: ModelCard, device: torch.device) -> Plan:
     """Resolve everything that must not depend on who computes a tile."""
     layout = Layout(
         tile_size=config.map.tile_size,
@@ -179,10 +189,10 @@ def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.
         stride=window_stride(card.window_size, card.patch_size, config.map.overlap),
     )
     steps = card.framing.spans(config.map.date)
-    tiles, windows = plan_tiles(area, layout)
+    tiles, windows = plan_tiles(areas, layout)
     return Plan(
-        crs=area.grid.crs,
-        resolution=area.grid.resolution,
+        zones=list(dict.fromkeys(tile.crs for tile in tiles)),
+        resolution=config.imagery.resolution,
         anchor=config.map.date,
         timesteps=[(step.start, step.end) for step in steps],
         model=PlannedModel(
@@ -203,8 +213,17 @@ def make_plan(config: ProjectConfig, area: Area, card: ModelCard, device: torch.
     )
 
 
-def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
-    """Map the tiles that are not finished yet.
+def find_keys(run: StageRun, plan: Plan, areas: Sequence[Area], scenes: SceneList, card: ModelCard) -> TileKeys:
+    """The keys of the plan's tiles, from the headers of the scenes."""
+    from olmoearth_core.stages import STAGES
+
+    rules = rules_of(plan, card, run.project.config.imagery, STAGES["infer"].version)
+    with AssetReader(workers=HEADERS_AT_ONCE, access=access_of(run.project)) as reader:
+        return tile_keys(plan, areas, scenes, rules, card.bands, card.encoder, reader)
+
+
+def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> list[TileRecord]:
+    """Map the tiles that are not finished yet, and that no earlier run of the project made.
 
     Returns:
         the record of every tile, in the order of the plan.
@@ -213,11 +232,16 @@ def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
         MappingError: tiles that could not be computed, now or by an earlier run; all others are finished.
     """
     tiles, engine = job.plan.tiles, run.engine or local
-    records = {tile.name: record for tile in tiles if (record := finished_tile(run.out, tile.name))}
+    records = finished_tiles(run.out, job)
+    if records:
+        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain.")
+    taken = take_over(run, keys, [tile.name for tile in tiles if tile.name not in records])
+    if taken:
+        left = len(tiles) - len(records) - len(taken)
+        run.progress.note(f"{len(taken)} of {len(tiles)} tiles are as they were in an earlier map; {left} to compute.")
+    records |= taken
     failed = {name: why for name, why in failed_tiles(run.scratch).items() if name not in records}
     missing = [tile for tile in tiles if tile.name not in records and tile.name not in failed]
-    if records:
-        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(missing)} remain.")
     with run.progress.bar("mapping tiles", len(missing)) as advance:
         for outcome in engine(job, missing) if missing else ():
             run.meter.device_seconds += outcome.device_seconds
@@ -231,6 +255,19 @@ def map_tiles(run: StageRun, job: MapJob) -> list[TileRecord]:
     if failed:
         raise MappingError(failure_sentence(failed, len(tiles)))
     return [records[tile.name] for tile in tiles]
+
+
+def finished_tiles(out: Path, job: MapJob) -> dict[str, TileRecord]:
+    """The records of tiles that an earlier attempt at this map finished, by name."""
+    records = {}
+    for tile in job.plan.tiles:
+        record = finished_tile(out, tile.name)
+        if record is not None and record.key != job.keys[tile.name]:  # then the header of a scene could not be read
+            record = record.model_copy(update={"key": job.keys[tile.name]})
+            write_record(out, tile.name, record)
+        if record is not None:
+            records[tile.name] = record
+    return records
 
 
 def failure_sentence(failed: Mapping[str, str], tiles: int) -> str:

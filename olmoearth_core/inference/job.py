@@ -6,7 +6,7 @@ tile is computed stands in the plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class MapJob:
         scenes: the frozen scene list.
         model: folder of the trained model.
         out: where tiles go; journals go to its scratch folder.
+        keys: tile -> its key (keys.py), written into its record.
     """
 
     project: Project
@@ -41,6 +42,7 @@ class MapJob:
     scenes: Path
     model: Path
     out: Path
+    keys: Mapping[str, str]
 
     @property
     def scratch(self) -> Path:

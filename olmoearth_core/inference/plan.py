@@ -1,20 +1,24 @@
 """The plan of a map: which tiles, which windows, and every choice that a worker must not make for itself.
 
-Windows lie on one lattice per grid, whatever the tiles. A tile computes all windows that touch its part of the area, so
-tiles need nothing from each other, and a pixel is blended from the same windows in whichever tile it lies.
+A grid is a UTM zone's, or the one of choice. Windows lie on one lattice per grid, whatever the tiles. A tile computes
+all windows that touch its part of the area, so tiles need nothing from each other, and a pixel is blended from the same
+windows in whichever tile it lies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyproj import CRS
 
 from olmoearth_core.errors import MappingError
-from olmoearth_core.grid import Grid, PixelBox, lattice
+from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.inference.area import Area
 from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.store import write_json
@@ -38,6 +42,8 @@ class Tile(_Part):
     """
 
     name: str
+    crs: str
+    """Of its grid."""
     column: int
     row: int
     width: int
@@ -79,7 +85,8 @@ class PlannedModel(_Part):
 class Plan(_Part):
     """All tiles of a map, and how each is computed. Equal inputs give an equal plan, byte for byte."""
 
-    crs: str
+    zones: list[str]
+    """The CRS of each grid that holds tiles, in the tiles' order: UTM zones from west to east, or the one of choice."""
     resolution: float
     anchor: date
     """Anchor of the temporal framing."""
@@ -97,22 +104,17 @@ class Plan(_Part):
     """Distinct windows; the tiles together compute a few more, those that two of them touch."""
     tiles: list[Tile]
 
-    @property
-    def grid(self) -> Grid:
-        """The map's pixel grid."""
-        return Grid(self.crs, self.resolution)
-
     def box(self, tile: Tile) -> PixelBox:
-        """The pixels that the file of `tile` covers."""
-        return self.grid.box(tile.column, tile.row, tile.width, tile.height)
+        """The pixels that the file of `tile` covers, on the grid of its zone."""
+        return Grid(tile.crs, self.resolution).box(tile.column, tile.row, tile.width, tile.height)
 
-    @property
-    def bounds(self) -> PixelBox:
-        """The smallest box around all tiles: the extent of the mosaic."""
-        bounds = self.box(self.tiles[0])
-        for tile in self.tiles[1:]:
-            bounds = bounds.union(self.box(tile))
-        return bounds
+    def tiles_of(self, zone: str) -> list[Tile]:
+        """The tiles on one of the `zones`."""
+        return [tile for tile in self.tiles if tile.crs == zone]
+
+    def bounds(self, zone: str) -> PixelBox:
+        """The smallest box around all tiles of a zone: the extent of its mosaic."""
+        return reduce(PixelBox.union, (self.box(tile) for tile in self.tiles_of(zone)))
 
 
 def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
@@ -130,37 +132,97 @@ def batch_sizes(timesteps: int, window_size: int, patch_size: int, device: str) 
     return [max(1, min(MAX_BATCH, TOKENS[device] // (patches * seen))) for seen in range(1, timesteps + 1)]
 
 
-def plan_tiles(area: Area, layout: Layout) -> tuple[list[Tile], int]:
-    """Lay tiles over the area.
+def plan_tiles(areas: Sequence[Area], layout: Layout) -> tuple[list[Tile], int]:
+    """Lay tiles over the area of each zone.
 
     Returns:
-        the tiles that hold a part of the area, row by row, and the number of distinct windows.
+        the tiles that hold a part of an area, zone by zone and row by row, and the number of distinct windows.
 
     Raises:
-        MappingError: no pixel has its centre inside the area.
+        MappingError: there is none.
     """
-    size, zone = layout.tile_size, _zone(area.grid)
-    squares = list(lattice(area.bounds, size))
-    boxes = [square.cut(area.bounds) for square in squares]
-    tiles, inside, between = [], 0, set()
-    for i in area.touched(boxes):
-        windows = tile_windows(area, boxes[i], layout)
-        if not windows:
-            continue
-        column, row, width, height = boxes[i].column, boxes[i].row, boxes[i].width, boxes[i].height
-        name = f"{zone}_{column // size}_{row // size}"
-        tiles.append(Tile(name=name, column=column, row=row, width=width, height=height, windows=len(windows)))
-        # only a window that leaves its tile's square can be another tile's as well
-        shared = {(w.column, w.row) for w in windows if w.cut(squares[i]) != w}
-        inside += len(windows) - len(shared)
-        between |= shared
-    return tiles, inside + len(between)
+    tiles: list[Tile] = []
+    windows = 0
+    for area in areas:
+        waiting = np.zeros(0, np.int64)  # windows that the next row of tiles may hold as well
+        for bottom, row in _rows(area, layout):
+            tiles.extend(tile for tile, _ in row)
+            waiting = np.unique(np.concatenate([waiting, *(_numbered(held) for _, held in row)]))
+            over = (waiting >> 32) + layout.window_size <= bottom
+            windows += int(over.sum())
+            waiting = waiting[~over]
+        windows += len(waiting)
+    if not tiles:
+        raise MappingError("map.area: no pixel has its centre inside the area. Draw it larger.")
+    return tiles, windows
+
+
+def _rows(area: Area, layout: Layout) -> Iterator[tuple[int, list[tuple[Tile, np.ndarray]]]]:
+    """Row by row of an area's tiles: where the row ends, and its tiles, each with its windows (N, 2): column, row."""
+    size, code, bounds = layout.tile_size, _code(area.grid), area.bounds
+    right, below = bounds.column + bounds.width, bounds.row + bounds.height
+    i = np.arange(bounds.column // size, -(-right // size))
+    column = np.maximum(i * size, bounds.column)
+    width = np.minimum((i + 1) * size, right) - column
+    for j in range(bounds.row // size, -(-below // size)):
+        row = max(j * size, bounds.row)
+        height = min((j + 1) * size, below) - row
+        boxes = np.stack([column, np.full_like(i, row), width, np.full_like(i, height)], axis=1)
+        touched = area.reaches(boxes)
+        boxes, places = boxes[touched], i[touched]
+        found = []
+        for place, box, windows in zip(places.tolist(), boxes.tolist(), _windows(area, boxes, layout), strict=True):
+            if len(windows):
+                name = f"{code}_{place}_{j}"
+                found.append((_tile(name, area.grid.crs, box, len(windows)), windows))
+        yield row + height, found
+
+
+def _tile(name: str, crs: str, box: list[int], windows: int) -> Tile:
+    column, row, width, height = box
+    return Tile(name=name, crs=crs, column=column, row=row, width=width, height=height, windows=windows)
+
+
+def _windows(area: Area, boxes: np.ndarray, layout: Layout) -> list[np.ndarray]:
+    """The windows (N, 2) that reach the part of the area in each of `boxes` (M, 4), in lattice order."""
+    if not len(boxes):
+        return []
+    over = [_lattice(box, layout) for box in boxes]
+    partly = ~area.fills(boxes)
+    if partly.any():
+        cut = [_cut(over[k], boxes[k], layout.window_size) for k in np.flatnonzero(partly)]
+        reached = np.split(area.reaches(np.concatenate(cut)), np.cumsum([len(c) for c in cut])[:-1])
+        for k, held in zip(np.flatnonzero(partly).tolist(), reached, strict=True):
+            over[k] = over[k][held]
+    return over
+
+
+def _lattice(box: np.ndarray, layout: Layout) -> np.ndarray:
+    """The windows of the lattice that touch a box, (N, 2) column and row, row by row; as `grid.lattice`."""
+    size, stride = layout.window_size, layout.stride
+    first, last = -((size - 1 - box[:2]) // stride), -(-(box[:2] + box[2:]) // stride)
+    columns, rows = (np.arange(a, b) * stride for a, b in zip(first, last, strict=True))
+    row, column = np.meshgrid(rows, columns, indexing="ij")
+    return np.stack([column.ravel(), row.ravel()], axis=1)
+
+
+def _cut(windows: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """What of windows (N, 2) lies in a box, (N, 4)."""
+    start = np.maximum(windows, box[:2])
+    return np.concatenate([start, np.minimum(windows + size, box[:2] + box[2:]) - start], axis=1)
+
+
+def _numbered(windows: np.ndarray) -> np.ndarray:
+    """A number for each of some windows (N, 2), in the order of their rows."""
+    numbers: np.ndarray = (windows[:, 1] << 32) + (windows[:, 0] + 2**31)
+    return numbers
 
 
 def tile_windows(area: Area, box: PixelBox, layout: Layout) -> list[PixelBox]:
     """The windows that the tile with `box` computes, in lattice order: those that reach its part of the area."""
-    windows = list(lattice(box, layout.window_size, layout.stride))
-    return [windows[i] for i in area.touched([window.cut(box) for window in windows])]
+    boxes = np.array([[box.column, box.row, box.width, box.height]])
+    size = layout.window_size
+    return [area.grid.box(column, row, size, size) for column, row in _windows(area, boxes, layout)[0].tolist()]
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
@@ -181,7 +243,7 @@ def read_plan(folder: Path) -> Plan:
         raise MappingError(f"{path}: not a plan of this platform ({error}). Run `olmoearth infer` again.") from error
 
 
-def _zone(grid: Grid) -> str:
+def _code(grid: Grid) -> str:
     """A word for the grid in file names: the digits of its CRS's code."""
     code = CRS.from_user_input(grid.crs).to_authority()
     return code[1].lower() if code else "local"

@@ -14,7 +14,7 @@ from olmoearth_core.errors import StoreError
 from olmoearth_core.inference.blend import NO_VALUE, NODATA, PROBABILITY_STEPS, VALUE_STEPS
 from olmoearth_core.inference.plan import PlannedModel
 from olmoearth_core.inference.tile import MappedTile
-from olmoearth_core.store import write_bytes, write_json
+from olmoearth_core.store import same_file, write_bytes, write_json
 
 OBSERVATIONS = "observations"
 """Name of a tile's last band."""
@@ -25,6 +25,8 @@ class TileRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    key: str
+    """Of everything that decides its bytes (keys.py)."""
     sha256: str
     windows_seen: int
     """Windows that the model saw; the others had nothing to see."""
@@ -40,22 +42,45 @@ class TileRecord(BaseModel):
         return sum(self.class_pixels)
 
 
-def write_tile(folder: Path, name: str, tile: MappedTile, model: PlannedModel) -> TileRecord:
+def write_tile(folder: Path, name: str, tile: MappedTile, model: PlannedModel, key: str) -> TileRecord:
     """Write a tile, whole or not at all, and then its record.
+
+    Args:
+        folder: where the files go.
+        name: of the tile.
+        tile: to write.
+        model: of the plan.
+        key: of the tile.
 
     Raises:
         StoreError: the disk is full, or the place cannot be written.
     """
     content = encode_tile(tile, model)
     record = TileRecord(
+        key=key,
         sha256=hashlib.sha256(content).hexdigest(),
         windows_seen=tile.windows_seen,
         area_pixels=tile.area_pixels,
         class_pixels=np.bincount(tile.classes[tile.classes != NODATA], minlength=model.outputs).tolist(),
     )
     write_bytes(folder / f"{name}.tif", content)
-    write_json(folder / f"{name}.json", record.model_dump(mode="json"))
+    write_record(folder, name, record)
     return record
+
+
+def take_tile(source: Path, target: Path, name: str, record: TileRecord) -> None:
+    """Have a finished tile of one folder in another as well, whole or not at all, and then its record.
+
+    Raises:
+        StoreError: the disk is full, or the place cannot be written.
+    """
+    same_file(source / f"{name}.tif", target / f"{name}.tif")
+    write_record(target, name, record)
+
+
+def write_record(folder: Path, name: str, record: TileRecord) -> None:
+    """Write what makes a tile count, whole or not at all."""
+    write_json(folder / f"{name}.json", record.model_dump(mode="json"))
 
 
 def finished_tile(folder: Path, name: str) -> TileRecord | None:

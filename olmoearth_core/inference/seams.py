@@ -51,11 +51,11 @@ def seams(tiles: Path) -> Seams:
         MappingError: there is no plan.
     """
     plan = read_plan(tiles)
-    boxes = {(box.column, box.row): (tile.name, box) for tile in plan.tiles for box in (plan.box(tile),)}
+    boxes = {(t.crs, box.column, box.row): (t.name, box) for t in plan.tiles for box in (plan.box(t),)}
     sums = np.zeros((3, 2))
-    for (column, row), (name, box) in boxes.items():
+    for (zone, column, row), (name, box) in boxes.items():
         here = _probabilities(tiles / f"{name}.tif")
-        right, below = boxes.get((column + box.width, row)), boxes.get((column, row + box.height))
+        right, below = boxes.get((zone, column + box.width, row)), boxes.get((zone, column, row + box.height))
         if right and right[1].height == box.height:
             here_and_right = np.concatenate([here, _probabilities(tiles / f"{right[0]}.tif")[..., :1]], axis=2)
         else:

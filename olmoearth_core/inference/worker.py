@@ -27,7 +27,7 @@ from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.read import KEPT_BYTES, AssetReader, Failure
 from olmoearth_core.imagery.scene import read_scenes
-from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.area import load_areas
 from olmoearth_core.inference.batching import assemble
 from olmoearth_core.inference.imagery import Imagery, strips
 from olmoearth_core.inference.journals import note_lost
@@ -90,7 +90,9 @@ class Worker(ExitStack):
         self._model = load_model(job.model, device=plan.device, precision=plan.precision)
         self._bands = self._model.card.bands
         self._scenes = read_scenes(job.scenes, job.project.root)
-        self._area = load_area(job.area, job.project.config.map.area, crs=plan.crs, resolution=plan.resolution)
+        where = job.project.config.map.area
+        areas = load_areas(job.area, where, crs=self._settings.crs, resolution=plan.resolution)
+        self._areas = {area.grid.crs: area for area in areas}
         self._steps = [Timestep(start, end) for start, end in plan.timesteps]
         self._meter, self._told = Meter(), Meter()
         self._lost: set[Failure] = set()
@@ -129,7 +131,7 @@ class Worker(ExitStack):
     def _parts(self, tiles: Iterable[Tile]) -> Iterator[Part]:
         plan = self._job.plan
         for tile in tiles:
-            windows = tile_windows(self._area, plan.box(tile), plan.layout)
+            windows = tile_windows(self._areas[tile.crs], plan.box(tile), plan.layout)
             around = reduce(PixelBox.union, windows)
             work = TileWork(tile, plan, windows, Imagery(around, self._steps, self._bands))
             for strip in strips(around, plan.layout.window_size):
@@ -170,11 +172,11 @@ class Worker(ExitStack):
         records: list[TileRecord] = []
 
         def step() -> None:
-            mapped = work.mapped(self._area.mask(work.box))
+            mapped = work.mapped(self._areas[work.tile.crs].mask(work.box))
             lost = [failure for failure in self._reader.failures if failure not in self._lost]
             note_lost(self._job.scratch, name, lost)  # before the tile counts as finished
             self._lost.update(lost)
-            records.append(write_tile(self._job.out, name, mapped, self._job.plan.model))
+            records.append(write_tile(self._job.out, name, mapped, self._job.plan.model, self._job.keys[name]))
 
         _try(work, step)
         seconds, read = self._meter.device_seconds, self._meter.bytes_read

@@ -19,11 +19,16 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import LabelError
 from olmoearth_core.grid import Grid
+from olmoearth_core.longitudes import unrolled, within_180
 
 _KIND_IDS = [
     shapely.GeometryType[kind]
     for kind in ("POINT", "MULTIPOINT", "LINESTRING", "MULTILINESTRING", "POLYGON", "MULTIPOLYGON")
 ]
+
+_POLYGON_IDS = [shapely.GeometryType[kind] for kind in ("POLYGON", "MULTIPOLYGON")]
+_MANY = 10_000
+"""So many polygons are united island by island, which is quicker; fewer as they always were."""
 
 FLAT = 1e-10
 """Area over squared length of an outline that is a line but for rounding: a kilometre by less than a micrometre."""
@@ -44,7 +49,8 @@ class VectorFile:
 
     Attributes:
         crs: as pyproj understands it.
-        geometries: (N,) shapely geometries in `crs`, two-dimensional, x before y; None where `problems` says why.
+        geometries: (N,) shapely geometries in `crs`, two-dimensional, x before y; None where `problems` says why. In
+            degrees one that crosses the antimeridian reaches beyond 180.
         columns: property name -> (N,) values; dates and times are ISO 8601 text.
         problems: features that cannot be used as they are.
         rows: it is a table, whose rows a person counts from 1 with the head as the first.
@@ -94,14 +100,16 @@ def read_vector(path: Path, source: str) -> VectorFile:
     geometries = shapely.from_wkb(wkb, on_invalid="ignore")
     if reason := impossible(crs, geometries):
         raise LabelError(f"{source}: {reason}")
+    if crs.is_geographic:
+        geometries = unrolled(geometries)
     reasons = broken(geometries, wkb)
     problems = tuple(Problem(source, f"feature {i} {reason}") for i, reason in reasons.items())
     geometries[list(reasons)] = None
     return VectorFile(crs, geometries, dict(zip(meta["fields"], values, strict=True)), problems)
 
 
-def read_area(path: Path, source: str, grid: Grid | None = None) -> BaseGeometry:
-    """The union of a file's polygons, in `grid`'s CRS, or in degrees (EPSG:4326) when no grid is given.
+def read_polygons(path: Path, source: str) -> VectorFile:
+    """A vector file of polygons without a flaw.
 
     Raises:
         LabelError: as `read_vector`; or a geometry is broken or is no polygon.
@@ -109,10 +117,31 @@ def read_area(path: Path, source: str, grid: Grid | None = None) -> BaseGeometry
     file = read_vector(path, source)
     if file.problems:
         raise LabelError(f"{summarise(list(file.problems))} Correct the geometry (in QGIS: Fix Geometries).")
-    if odd := sorted({g.geom_type for g in file.geometries} - {"Polygon", "MultiPolygon"}):
+    polygons = np.isin(shapely.get_type_id(file.geometries), _POLYGON_IDS)
+    if odd := sorted({g.geom_type for g in file.geometries[~polygons]}):
         raise LabelError(f"{source}: an area is made of polygons; found {', '.join(odd)}.")
-    area = shapely.union_all(project(file, "EPSG:4326" if grid is None else grid.crs, source))
-    return area if area.is_valid else shapely.make_valid(area)
+    return file
+
+
+def read_area(path: Path, source: str, grid: Grid | None = None) -> BaseGeometry:
+    """The union of a file's polygons, in `grid`'s CRS, or in degrees (EPSG:4326) when no grid is given.
+
+    Raises:
+        LabelError: as `read_polygons`.
+    """
+    return union(read_polygons(path, source), source, grid)
+
+
+def union(file: VectorFile, source: str, grid: Grid | None = None) -> BaseGeometry:
+    """The union of polygons, in `grid`'s CRS, or in degrees when no grid is given: then cut at the antimeridian.
+
+    Raises:
+        LabelError: a coordinate has no place in the CRS.
+    """
+    polygons = project(file, "EPSG:4326" if grid is None else grid.crs, source)
+    area = shapely.union_all(polygons) if len(polygons) < _MANY else shapely.disjoint_subset_union_all(polygons)
+    area = area if area.is_valid else shapely.make_valid(area)
+    return within_180(area) if grid is None else area
 
 
 def project(file: VectorFile, crs: str, source: str) -> np.ndarray:

@@ -40,6 +40,11 @@ class OlmoEarthConfig(EncoderConfig):
         return "rotary, learned, from days and metres" if self.rope else "added sines"
 
     @property
+    def reads_days(self) -> bool:
+        """Where positions are rotary, time is one of them."""
+        return self.rope
+
+    @property
     def parameters(self) -> int:
         """Learned numbers of the encoder as it is loaded here: the three sensors only."""
         d = self.embedding_size

@@ -47,6 +47,11 @@ class EncoderConfig(ABC):
         """How tokens are told where and when they lie, in words."""
 
     @property
+    def reads_days(self) -> bool:
+        """Whether the day of a timestep says more to it than its month."""
+        return False
+
+    @property
     @abstractmethod
     def parameters(self) -> int:
         """Learned numbers, by arithmetic."""

@@ -35,15 +35,16 @@ class ClassArea:
     share: float
 
 
-def class_areas(path: Path, names: Sequence[str]) -> list[ClassArea]:
-    """Count the map at `path`, whose CRS is in metres, block by block."""
-    with rasterio.open(path) as source:
-        crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
+def class_areas(paths: Sequence[Path], names: Sequence[str]) -> list[ClassArea]:
+    """Count a map, one file a zone, whose CRS is in metres, block by block."""
     counts, square_metres = np.zeros(256, np.int64), np.zeros(256, np.float64)
-    for block, (x, y) in blocks(path):
-        here = np.bincount(block.ravel(), minlength=256)
-        counts += here
-        square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
+    for path in paths:
+        with rasterio.open(path) as source:
+            crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
+        for block, (x, y) in blocks(path):
+            here = np.bincount(block.ravel(), minlength=256)
+            counts += here
+            square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
     pixels, hectares = counts[: len(names)].tolist(), (square_metres[: len(names)] / 1e4).tolist()
     total = max(1, sum(pixels))
     return [

@@ -12,19 +12,26 @@ from olmoearth_core.inference.blend import PROBABILITY_STEPS
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.postprocess.areas import ClassArea, class_areas, write_areas
 from olmoearth_core.postprocess.derived import CONFIDENCE, write_confidence
-from olmoearth_core.postprocess.events import EVENTS_GEOPACKAGE, EVENTS_JSON, with_confidence, write_events
+from olmoearth_core.postprocess.events import EVENTS_GEOPACKAGE, EVENTS_JSON, write_events
 from olmoearth_core.postprocess.item import class_assets
-from olmoearth_core.postprocess.mosaic import NODATA, Band, blocks, write_mosaic, write_style
-from olmoearth_core.postprocess.polygons import LAYER, Layer, outline, write_geopackage, write_geoparquet
+from olmoearth_core.postprocess.mosaic import NODATA, Band, write_mosaic, write_style
+from olmoearth_core.postprocess.patches import patches_of
+from olmoearth_core.postprocess.polygons import LAYER, Layer, write_flatgeobuf, write_geopackage, write_geoparquet
 from olmoearth_core.postprocess.preview import write_preview
-from olmoearth_core.postprocess.products import ITEM, MAP, OBSERVATIONS, PREVIEW, STYLE, Mapped, Products
+from olmoearth_core.postprocess.products import MAP, PREVIEW, STYLE, Mapped, Products, Zone, check_pixels
 from olmoearth_core.postprocess.sets import SETS, set_sizes, write_sets
-from olmoearth_core.postprocess.simplify import simplify
+from olmoearth_core.postprocess.tile_index import index_name
 
 PROBABILITIES, AREAS = "probabilities.tif", "areas.csv"
-PARQUET, GEOPACKAGE = "polygons.parquet", "polygons.gpkg"
-STEPS = 8
-"""Products that are made, or found made, one after the other; prediction sets are one more."""
+PARQUET, GEOPACKAGE, FLATGEOBUF = "polygons.parquet", "polygons.gpkg", "polygons.fgb"
+RASTERS = 4
+"""Of each zone; prediction sets are one more."""
+
+
+def steps(mapped: Mapped) -> int:
+    """How many products are made, or found made, one after the other."""
+    rasters, zones = RASTERS + (mapped.run.project.config.map.conformal is not None), len(mapped.zones)
+    return rasters * zones + zones + 3 + (rasters + 1) * (zones > 1)
 
 
 def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -49,31 +56,34 @@ def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
             "finetune` again, or remove map.conformal from project.yaml."
         )
     tags = mapped.tags | {"OLMOEARTH_CLASSES": json.dumps(dict(enumerate(names)), ensure_ascii=False)}
-    map_path = run.out / MAP
 
-    def make_map() -> None:
-        write_mosaic(map_path, mapped.files, [Band("class", 1, colours=colours)], tags=tags, scratch=scratch)
-        write_style(run.out / STYLE, names, colours)
+    def make_map(zone: Zone) -> None:
+        path = run.out / zone.named(MAP)
+        write_mosaic(path, zone.tiles, [Band("class", 1, colours=colours)], tags=tags, scratch=scratch)
+        write_style(run.out / zone.named(STYLE), names, colours)
+        _same_areas(path, class_areas([path], names), zone.records)
 
-    def make_probabilities() -> None:
+    def make_probabilities(zone: Zone) -> None:
         bands = [Band(f"probability of {name}", value + 2, scale) for value, name in enumerate(names)]
-        write_mosaic(run.out / PROBABILITIES, mapped.files, bands, tags=tags, scratch=scratch)
-        _same_pixels(run.out / PROBABILITIES, mapped)
+        path = run.out / zone.named(PROBABILITIES)
+        write_mosaic(path, zone.tiles, bands, tags=tags, scratch=scratch)
+        check_pixels(path, zone.mapped_pixels, NODATA)
 
-    def make_confidence() -> None:
-        write_confidence(run.out / CONFIDENCE, run.out / PROBABILITIES, tags, scratch)
-        _same_pixels(run.out / CONFIDENCE, mapped)
+    def make_confidence(zone: Zone) -> None:
+        path = run.out / zone.named(CONFIDENCE)
+        write_confidence(path, run.out / zone.named(PROBABILITIES), tags, scratch)
+        check_pixels(path, zone.mapped_pixels, NODATA)
 
     def make_polygons() -> None:
-        polygons = outline(map_path, names, min_area=config.map.min_area, scratch=scratch)
-        smooth = simplify(polygons, plan.resolution, config.map.simplify)
+        exact, smooth = patches_of(mapped, names, with_sureness=bool(events))
         write_geopackage(run.out / GEOPACKAGE, [Layer(LAYER, smooth)], plan.anchor, scratch)
         write_geoparquet(run.out / PARQUET, smooth)
+        write_flatgeobuf(run.out / FLATGEOBUF, smooth, scratch)
         if events:
-            chosen = with_confidence(polygons[polygons["class"].isin(events)], run.out / CONFIDENCE)
+            chosen = exact[exact["class"].isin(events)]
             write_events(run.out, chosen, (plan.timesteps[0][0], plan.timesteps[-1][1]), plan.anchor, scratch)
 
-    def make_sets() -> None:
+    def make_sets(zone: Zone) -> None:
         assert conformal is not None
         assert sets is not None
         unknown = [name for name, least in zip(names, sets.needed(conformal.coverage), strict=True) if least == 0]
@@ -82,32 +92,37 @@ def make_class_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
                 f"Warning: validation holds too few pixels of {', '.join(unknown)} for sets that hold the truth in "
                 f"{conformal.coverage:.0%}: no pixel of {SETS} rules them out."
             )
-        write_sets(run.out / SETS, run.out / PROBABILITIES, sets, conformal.coverage, names, tags, scratch)
-        _same_pixels(run.out / SETS, mapped)
+        path, probabilities = run.out / zone.named(SETS), run.out / zone.named(PROBABILITIES)
+        write_sets(path, probabilities, sets, conformal.coverage, names, tags, scratch)
+        check_pixels(path, zone.mapped_pixels, NODATA)
 
     def make_preview() -> None:
         about = {"title": mapped.title, "subtitle": mapped.subtitle, "footer": mapped.identity}
-        write_preview(run.out / PREVIEW, map_path, **about, colours=colours, areas=areas)
+        write_preview(run.out / PREVIEW, maps, **about, colours=colours, areas=areas)
 
     products = Products(run.out, scratch / "products.json", advance)
-    products.need([MAP, STYLE], make_map)
-    areas = class_areas(map_path, names)
-    _same_areas(map_path, areas, mapped.records)
-    products.need([PROBABILITIES], make_probabilities)
-    products.need([CONFIDENCE], make_confidence)
-    products.need([OBSERVATIONS], lambda: mapped.write_observations(len(names) + 2, "uint8"))
+    mapped.need_of_zones(products, [MAP, STYLE], make_map)
+    maps = [run.out / zone.named(MAP) for zone in mapped.zones]
+    if len(maps) > 1:
+        style = index_name(MAP).removesuffix(".gpkg") + ".qml"
+        products.need([style], lambda: write_style(run.out / style, names, colours))
+    areas = class_areas(maps, names)
+    mapped.need_of_zones(products, [PROBABILITIES], make_probabilities)
+    mapped.need_of_zones(products, [CONFIDENCE], make_confidence)
+    mapped.need_observations(products, len(names) + 2, "uint8")
     if conformal:
-        products.need([SETS], make_sets)
-    products.need([PARQUET, GEOPACKAGE, *([EVENTS_JSON, EVENTS_GEOPACKAGE] if events else [])], make_polygons)
+        mapped.need_of_zones(products, [SETS], make_sets)
+    told_events = [EVENTS_JSON, EVENTS_GEOPACKAGE] if events else []
+    products.need([PARQUET, GEOPACKAGE, FLATGEOBUF, *told_events], make_polygons)
     products.need([AREAS], lambda: write_areas(run.out / AREAS, areas))
     products.need([PREVIEW], make_preview)
     coverage = conformal.coverage if conformal else None
-    products.need(
-        [ITEM], lambda: mapped.write_item(class_assets(classes, scale, plan.resolution, coverage, events=bool(events)))
-    )
+    mapped.need_items(products, class_assets(classes, scale, plan.resolution, coverage, events=bool(events)))
     told = {a.name: {"pixels": a.pixels, "hectares": a.hectares, "share": round(a.share, 6)} for a in areas}
-    sizes = {"sets": {"coverage": coverage, "sizes": set_sizes(run.out / SETS, len(names))}} if conformal else {}
-    return {"areas": told, **sizes}
+    if not conformal:
+        return {"areas": told}
+    sizes = set_sizes([run.out / zone.named(SETS) for zone in mapped.zones], len(names))
+    return {"areas": told, "sets": {"coverage": coverage, "sizes": sizes}}
 
 
 def _same_areas(path: Path, areas: Sequence[ClassArea], records: Sequence[TileRecord]) -> None:
@@ -115,13 +130,5 @@ def _same_areas(path: Path, areas: Sequence[ClassArea], records: Sequence[TileRe
     counted = [area.pixels for area in areas]
     expected = [sum(column) for column in zip(*(record.class_pixels for record in records), strict=True)]
     if counted != expected:
-        path.unlink()
-        raise StoreError(f"{path}: was not written as it should be (is the disk full?). Run the same command again.")
-
-
-def _same_pixels(path: Path, mapped: Mapped) -> None:
-    """As `_same_areas`, for the probabilities."""
-    counted = sum(int((block != NODATA).sum()) for block, _ in blocks(path))
-    if counted != mapped.mapped_pixels:
         path.unlink()
         raise StoreError(f"{path}: was not written as it should be (is the disk full?). Run the same command again.")

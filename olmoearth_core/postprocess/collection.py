@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from olmoearth_core.longitudes import around
 from olmoearth_core.manifest import MANIFEST
 from olmoearth_core.postprocess.products import ITEM
 from olmoearth_core.project import Project
@@ -23,24 +24,25 @@ def write_collection(project: Project) -> Path | None:
         StoreError: the disk is full, or the place cannot be written.
     """
     folder = project.root / "maps"
-    found = sorted(path for path in folder.glob(f"*/{ITEM}") if (path.parent / MANIFEST).exists())
+    found = sorted(path for path in folder.glob(f"*/{Path(ITEM).stem}*.json") if (path.parent / MANIFEST).exists())
     if not found:
         return None
-    items: list[dict[str, Any]] = [json.loads(path.read_bytes()) for path in found]
-    items.sort(key=lambda item: (item["properties"]["datetime"], item["id"]))
+    places = {path: json.loads(path.read_bytes()) for path in found}  # one a map, or one for each of its zones
+    places = dict(sorted(places.items(), key=lambda one: (one[1]["properties"]["datetime"], one[1]["id"])))
+    items: list[dict[str, Any]] = list(places.values())
     boxes = [item["bbox"] for item in items]
-    whole = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+    whole = around(boxes)
     starts = [item["properties"]["start_datetime"] for item in items]
     ends = [item["properties"]["end_datetime"] for item in items]
     name = project.config.name
     links = [
         {
             "rel": "item",
-            "href": f"./{item['id']}/{ITEM}",
+            "href": f"./{path.parent.name}/{path.name}",
             "type": "application/geo+json",
             "title": item["properties"]["title"],
         }
-        for item in items
+        for path, item in places.items()
     ]
     content = {
         "type": "Collection",

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from olmoearth_core.grid import Grid
 from olmoearth_core.inference.blend import PROBABILITY_STEPS
-from olmoearth_core.postprocess.mosaic import BLOCK, NODATA, Band, gdal_errors, write_mosaic
+from olmoearth_core.postprocess.mosaic import BLOCK, NODATA, Band, box_of, gdal_errors, write_mosaic
 from olmoearth_core.store import whole_file
 
 CONFIDENCE = "confidence.tif"
@@ -40,9 +39,7 @@ def write_derived(
     """
     flat = scratch / f"{path.stem}-flat.tif"
     with rasterio.open(probabilities) as source:
-        grid = Grid(source.crs.to_string(), float(source.transform.a))
-        column, row = round(source.transform.c / grid.resolution), round(-source.transform.f / grid.resolution)
-        box = grid.box(column, row, source.width, source.height)
+        box = box_of(source)
         profile = {
             "driver": "GTiff",
             "dtype": "uint8",

@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.grid import PixelBox
+from olmoearth_core.longitudes import bbox, hull
 from olmoearth_core.postprocess.mosaic import NODATA
 from olmoearth_core.project import ClassConfig
 from olmoearth_core.store import write_json
@@ -26,12 +27,15 @@ EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 ]
+PROVENANCE = "./provenance.json"
+"""Written beside the map once the registry knows it (registry/anchors.py), with the head of the registry's chain."""
 MAX_POINTS = 2000
 """An outline with more points than this is told by its convex hull."""
 
 
 Product = tuple[str, str, list[str], dict[str, Any]]
 """File, title, roles, and further fields of an asset, its media type as "type" among them."""
+INDEX_TYPE = {"type": pystac.MediaType.GEOPACKAGE}
 OBSERVED = "Number of timesteps that show a pixel"
 STYLE: Product = ("map.qml", "Style of the map for QGIS", ["metadata"], {"type": "application/xml"})
 PREVIEW: Product = ("preview.png", "Preview", ["overview", "thumbnail"], {"type": pystac.MediaType.PNG})
@@ -62,12 +66,12 @@ def map_item(
         assets: key -> product, as `class_assets` or `value_assets` gives them.
         provenance: project, stage key, digest of the weights, as in the tags of the map.
     """
-    geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else outline.convex_hull
+    geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else hull(outline)
     geometry = shapely.orient_polygons(shapely.set_precision(geometry, 1e-7))  # about a centimetre
     item = pystac.Item(
         id=map_id,
         geometry=_plain(mapping(geometry)),
-        bbox=list(geometry.bounds),
+        bbox=bbox(geometry),
         datetime=_midnight(anchor),
         start_datetime=_midnight(span[0]),
         end_datetime=_midnight(span[1]) - timedelta(seconds=1),
@@ -84,6 +88,7 @@ def map_item(
         },
         stac_extensions=EXTENSIONS,
     )
+    item.add_link(pystac.Link("describedby", PROVENANCE, "application/vnd.in-toto+json", "Signed provenance"))
     for key, (name, asset_title, roles, fields) in assets.items():
         path = folder / name
         media_type = str(fields["type"])
@@ -144,6 +149,12 @@ def class_assets(
             "Patches of equal class (GeoPackage)",
             ["data"],
             {"type": pystac.MediaType.GEOPACKAGE},
+        ),
+        "polygons_fgb": (
+            "polygons.fgb",
+            "Patches of equal class (FlatGeobuf)",
+            ["data"],
+            {"type": pystac.MediaType.FLATGEOBUF},
         ),
         "areas": ("areas.csv", "Area of each class", ["metadata"], {"type": "text/csv"}),
         "preview": PREVIEW,

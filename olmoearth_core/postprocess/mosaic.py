@@ -17,7 +17,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
 from olmoearth_core.errors import StoreError
-from olmoearth_core.grid import PixelBox
+from olmoearth_core.grid import Grid, PixelBox
 from olmoearth_core.store import whole_file, write_text
 
 NODATA = 255
@@ -126,6 +126,13 @@ def _source(path: Path, band: int, box: PixelBox, whole: PixelBox) -> str:
         f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" {size}/>'
         f'<DstRect xOff="{box.column - whole.column}" yOff="{box.row - whole.row}" {size}/></SimpleSource>'
     )
+
+
+def box_of(source: rasterio.DatasetReader) -> PixelBox:
+    """The pixels of its grid that an open raster covers."""
+    grid = Grid(source.crs.to_string(), float(source.transform.a))
+    column, row = round(source.transform.c / grid.resolution), round(-source.transform.f / grid.resolution)
+    return grid.box(column, row, source.width, source.height)
 
 
 def write_style(path: Path, names: Sequence[str], colours: Sequence[str]) -> None:

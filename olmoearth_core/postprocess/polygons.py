@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from rasterio.features import shapes, sieve
 from shapely.geometry import shape
 
 from olmoearth_core.grid import areal_scale
-from olmoearth_core.postprocess.mosaic import CACHE, NODATA, cannot_write
+from olmoearth_core.inference.zones import Strip
+from olmoearth_core.postprocess.mosaic import CACHE, NODATA, box_of, cannot_write
+from olmoearth_core.postprocess.zone_edges import carry_over
 from olmoearth_core.store import disk_errors, whole_file
 
 LAYER = "map"
@@ -34,14 +36,18 @@ class Layer:
         name: of the layer.
         features: its rows.
         geometry_type: of all of them, in GDAL's words.
+        metadata: of the layer.
     """
 
     name: str
     features: gpd.GeoDataFrame
     geometry_type: str = "Polygon"
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path) -> gpd.GeoDataFrame:
+def outline(
+    path: Path, names: Sequence[str], *, min_area: float, scratch: Path, strip: Strip | None = None, beyond: int = 0
+) -> gpd.GeoDataFrame:
     """The patches of equal class of the map at `path`, as polygons along pixel edges.
 
     Patches smaller than the minimum mapping unit first join their largest neighbour; nodata takes no part, and a small
@@ -53,6 +59,8 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
         names: of the classes.
         min_area: minimum mapping unit in square units of the CRS.
         scratch: folder for pixels.
+        strip: where the map goes on in a neighbouring zone, the longitudes that are this map's.
+        beyond: pixels by which patches are carried on over the edges of the strip, to be cut there (zone_edges.py).
 
     Returns:
         columns class, value, area_m2 (on the ground), geometry in the CRS of the map; neighbours share their edges
@@ -60,15 +68,19 @@ def outline(path: Path, names: Sequence[str], *, min_area: float, scratch: Path)
     """
     with rasterio.Env(GDAL_CACHEMAX=CACHE), rasterio.open(path) as source:
         pixels = math.ceil(min_area / abs(source.transform.a * source.transform.e))
-        classes = _on_disk(scratch / "classes.bin", np.uint8, source.shape)
-        mapped = _on_disk(scratch / "mapped.bin", np.bool_, source.shape)
+        box = box_of(source).pad(beyond)
+        classes = _on_disk(scratch / "classes.bin", np.uint8, box.shape)
+        mapped = _on_disk(scratch / "mapped.bin", np.bool_, box.shape)
         for _, window in source.block_windows(1):
             block = source.read(1, window=window)
-            classes[window.toslices()] = block
-            mapped[window.toslices()] = block != NODATA
+            rows, columns = (slice(s.start + beyond, s.stop + beyond) for s in window.toslices())
+            classes[rows, columns] = block
+            mapped[rows, columns] = block != NODATA
         if pixels > 1:
             sieve(classes, pixels, out=classes, mask=mapped)
-        found = [(shape(polygon), int(value)) for polygon, value in shapes(classes, mapped, transform=source.transform)]
+        if strip is not None and beyond:
+            carry_over(classes, mapped, box, strip, beyond)
+        found = [(shape(polygon), int(value)) for polygon, value in shapes(classes, mapped, transform=box.transform)]
         crs = source.crs
     (scratch / "classes.bin").unlink()
     (scratch / "mapped.bin").unlink()
@@ -119,13 +131,37 @@ def write_geopackage(path: Path, layers: Sequence[Layer], day: date, scratch: Pa
     try:
         for layer in layers:
             pyogrio.write_dataframe(
-                layer.features, made, layer=layer.name, driver="GPKG", geometry_type=layer.geometry_type
+                layer.features,
+                made,
+                layer=layer.name,
+                driver="GPKG",
+                geometry_type=layer.geometry_type,
+                layer_metadata=dict(layer.metadata) or None,
             )
         _read_back(made, layers)
     except (*_GDAL_ERRORS, sqlite3.Error) as error:
         raise cannot_write(path, error) from error
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": former})
+    with whole_file(path) as partial:
+        made.replace(partial)
+
+
+def write_flatgeobuf(path: Path, polygons: gpd.GeoDataFrame, scratch: Path) -> None:
+    """Write FlatGeobuf with its spatial index, whole or not at all: browsers read only what they show of it.
+
+    Raises:
+        StoreError: the disk is full, or the place cannot be written.
+    """
+    made = scratch / path.name
+    made.unlink(missing_ok=True)
+    try:
+        pyogrio.write_dataframe(polygons, made, layer=LAYER, driver="FlatGeobuf", geometry_type="Polygon")
+        # it has the size that its head tells, or GDAL could not write all
+        if (there := len(pyogrio.raw.read(made, columns=[])[2])) != len(polygons):
+            raise pyogrio.errors.DataSourceError(f"{there} of {len(polygons)} features are in it")
+    except (*_GDAL_ERRORS, OSError) as error:
+        raise cannot_write(path, error) from error
     with whole_file(path) as partial:
         made.replace(partial)
 

@@ -26,10 +26,8 @@ def postprocess(run: StageRun) -> dict[str, Any]:
             f"{tiles}: the tiles are of another kind of task than a {task.kind}. Run `olmoearth infer` again."
         )
     of_values = task.kind == "regression"
-    steps = value_map.STEPS if of_values else class_map.STEPS + (run.project.config.map.conformal is not None)
-    with run.progress.bar("making the products", steps + 1) as advance:
-        mapped = Mapped(run, plan, [verify_tile(tiles, tile.name) for tile in plan.tiles])
-        advance(1)
+    mapped = Mapped(run, plan, [verify_tile(tiles, tile.name) for tile in plan.tiles])
+    with run.progress.bar("making the products", (value_map if of_values else class_map).steps(mapped)) as advance:
         make = value_map.make_value_products if of_values else class_map.make_class_products
         made = make(mapped, advance)
     return {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -17,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from rasterio.coords import BoundingBox
 from rasterio.enums import Resampling
+from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import transform as transform_points
 
 from olmoearth_core.postprocess.areas import ClassArea
 from olmoearth_core.store import write_bytes
@@ -33,7 +37,7 @@ INK, PAPER, VOID = "#222222", "#ffffff", "#f0f0f0"
 
 def write_preview(
     path: Path,
-    map_path: Path,
+    maps: Sequence[Path],
     *,
     title: str,
     subtitle: str,
@@ -41,18 +45,18 @@ def write_preview(
     colours: Sequence[str],
     areas: Sequence[ClassArea],
 ) -> None:
-    """Draw the map at `map_path` (classes in band 1) to a PNG; equal maps give equal bytes.
+    """Draw a map (classes in band 1) to a PNG; equal maps give equal bytes.
 
     Args:
         path: the PNG.
-        map_path: the map.
+        maps: the map, one file a zone; several are drawn in an equal-area projection around their middle.
         title: what is mapped.
         subtitle: when.
         footer: which map this is.
         colours: "#rrggbb" of each class.
         areas: of each class, for the legend.
     """
-    classes, bounds, factor = _read(map_path)
+    classes, bounds, factor = _read(maps)
     palette = np.array([to_rgb(VOID)] * 256)
     palette[: len(colours)] = [to_rgb(colour) for colour in colours]
     rows = _legend_rows(areas, colours, bool((classes >= len(colours)).any()))
@@ -60,21 +64,21 @@ def write_preview(
 
 
 def write_value_preview(
-    path: Path, map_path: Path, *, title: str, subtitle: str, footer: str, unit: str, limits: tuple[float, float]
+    path: Path, maps: Sequence[Path], *, title: str, subtitle: str, footer: str, unit: str, limits: tuple[float, float]
 ) -> None:
-    """Draw the values at `map_path` to a PNG, as `write_preview` draws classes.
+    """Draw a map of values to a PNG, as `write_preview` draws classes.
 
     Args:
         path: the PNG.
-        map_path: the map, with scale and offset.
+        maps: the map, one file a zone, with scale and offset.
         title: what is mapped.
         subtitle: when.
         footer: which map this is.
         unit: of the values.
         limits: the values with the first and the last colour; beyond them the colours stay.
     """
-    stored, bounds, factor = _read(map_path)
-    with rasterio.open(map_path) as source:
+    stored, bounds, factor = _read(maps)
+    with rasterio.open(maps[0]) as source:
         scale, offset, nodata = source.scales[0], source.offsets[0], source.nodata
     low, high = limits
     share = np.clip((stored * scale + offset - low) / (high - low), 0, 1)
@@ -87,12 +91,53 @@ def write_value_preview(
     _draw(path, picture, bounds, factor, rows, (title, subtitle, footer))
 
 
-def _read(map_path: Path) -> tuple[np.ndarray, BoundingBox, int]:
+def _read(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
     """(the first band, its bounds, by how much it is thinned out)."""
-    with rasterio.open(map_path) as source:
+    if len(maps) > 1:
+        return _read_zones(maps)
+    with rasterio.open(maps[0]) as source:
         factor = max(1, math.ceil(max(source.shape) / MAX_PIXELS))
-        shape = (math.ceil(source.height / factor), math.ceil(source.width / factor))
-        return source.read(1, out_shape=shape, resampling=Resampling.nearest), source.bounds, factor
+        return _thinned(source, factor)[0], source.bounds, factor
+
+
+def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
+    """The same of several zones, on a grid in metres around the middle of all."""
+    with ExitStack() as files:
+        sources = [files.enter_context(rasterio.open(path)) for path in maps]
+        middle = sources[len(sources) // 2]
+        left, bottom, right, top = _around(sources, middle.crs)
+        (longitude,), (latitude,) = transform_points(
+            middle.crs, "EPSG:4326", [(left + right) / 2], [(bottom + top) / 2]
+        )
+        crs = f"+proj=laea +lat_0={latitude:.4f} +lon_0={longitude:.4f} +datum=WGS84 +units=m"
+        left, bottom, right, top = _around(sources, crs)
+        size = max(sources[0].transform.a, (right - left) / MAX_PIXELS, (top - bottom) / MAX_PIXELS)
+        factor = max(1, round(size / sources[0].transform.a))
+        shape = math.ceil((top - bottom) / size), math.ceil((right - left) / size)
+        sheet = np.full(shape, sources[0].nodata, sources[0].dtypes[0])
+        placed = rasterio.Affine(size, 0, left, 0, -size, top)
+        for source in sources:
+            stored, thinned = _thinned(source, factor)
+            here = np.full_like(sheet, source.nodata)
+            where = {"src_transform": thinned, "src_crs": source.crs, "dst_transform": placed, "dst_crs": crs}
+            reproject(stored, here, **where, src_nodata=source.nodata, dst_nodata=source.nodata)
+            sheet = np.where(here == source.nodata, sheet, here)
+    return sheet, BoundingBox(left, top - shape[0] * size, left + shape[1] * size, top), factor
+
+
+def _around(sources: Sequence[rasterio.DatasetReader], crs: Any) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) of what holds some rasters in `crs`."""
+    edges = np.array([transform_bounds(source.crs, crs, *source.bounds, densify_pts=21) for source in sources])
+    left, bottom, right, top = (*edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist())
+    return left, bottom, right, top
+
+
+def _thinned(source: rasterio.DatasetReader, factor: int) -> tuple[np.ndarray, rasterio.Affine]:
+    """The first band with a pixel in `factor`, and where its pixels lie."""
+    shape = (math.ceil(source.height / factor), math.ceil(source.width / factor))
+    pixels: np.ndarray = source.read(1, out_shape=shape, resampling=Resampling.nearest)
+    scale = rasterio.Affine.scale(source.width / shape[1], source.height / shape[0])
+    return pixels, source.transform @ scale
 
 
 def _draw(

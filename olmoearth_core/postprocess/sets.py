@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,9 @@ def write_sets(
     write_derived(path, probabilities, bands, members, tags=told, scratch=scratch)
 
 
-def set_sizes(path: Path, classes: int) -> dict[str, int]:
-    """How many pixels have a set of 1, 2, ... classes."""
+def set_sizes(paths: Sequence[Path], classes: int) -> dict[str, int]:
+    """How many pixels of a map, one file a zone, have a set of 1, 2, ... classes."""
     counted = np.zeros(NODATA + 1, np.int64)
-    for block, _ in blocks(path):
+    for block, _ in chain.from_iterable(map(blocks, paths)):
         counted += np.bincount(block.ravel(), minlength=NODATA + 1)
     return {str(size): int(counted[size]) for size in range(1, classes + 1)}

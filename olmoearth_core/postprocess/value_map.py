@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -14,7 +14,7 @@ import rasterio
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from olmoearth_core.errors import MappingError, StoreError
+from olmoearth_core.errors import MappingError
 from olmoearth_core.grid import areal_scale
 from olmoearth_core.inference.blend import NO_VALUE
 from olmoearth_core.inference.plan import PlannedModel
@@ -22,13 +22,18 @@ from olmoearth_core.inference.product import value_scale
 from olmoearth_core.postprocess.item import value_assets
 from olmoearth_core.postprocess.mosaic import Band, blocks, write_mosaic
 from olmoearth_core.postprocess.preview import RAMP, write_value_preview
-from olmoearth_core.postprocess.products import ITEM, MAP, OBSERVATIONS, PREVIEW, STYLE, Mapped, Products
+from olmoearth_core.postprocess.products import MAP, PREVIEW, STYLE, Mapped, Products, Zone, check_pixels
+from olmoearth_core.postprocess.tile_index import index_name
 from olmoearth_core.store import write_text
 
 VALUES = "values.csv"
-STEPS = 5
-"""Products that are made, or found made, one after the other."""
 PERCENTILES = (0, 2, 25, 50, 75, 98, 100)
+
+
+def steps(mapped: Mapped) -> int:
+    """How many products are made, or found made, one after the other."""
+    zones = len(mapped.zones)
+    return 3 * zones + 2 + 3 * (zones > 1)
 
 
 def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
         MappingError: the tiles hold other values than the project's.
     """
     run, model = mapped.run, mapped.plan.model
-    task, map_path = run.project.config.task, run.out / MAP
+    task = run.project.config.task
     if (model.name, model.unit, model.range) != (task.name, task.unit, task.range):
         raise MappingError(
             f"{run.upstream['infer'].folder}: the tiles hold {model.name} {model.range} {model.unit}, but task in "
@@ -48,44 +53,46 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
     scale, offset = value_scale(model)
     tags = mapped.tags | {"OLMOEARTH_VALUES": model.name, "OLMOEARTH_UNIT": model.unit}
 
-    def make_map() -> None:
-        band = Band(model.name, 1, scale, offset=offset, dtype="uint16")
-        write_mosaic(map_path, mapped.files, [band], tags=tags, scratch=run.scratch)
-        _write_style(run.out / STYLE, model)
+    def make_map(zone: Zone) -> None:
+        path, band = run.out / zone.named(MAP), Band(model.name, 1, scale, offset=offset, dtype="uint16")
+        write_mosaic(path, zone.tiles, [band], tags=tags, scratch=run.scratch)
+        _write_style(run.out / zone.named(STYLE), model)
+        check_pixels(path, zone.mapped_pixels, NO_VALUE)
 
     def make_preview() -> None:
         about = {"title": mapped.title, "subtitle": mapped.subtitle, "footer": mapped.identity}
-        write_value_preview(run.out / PREVIEW, map_path, **about, unit=model.unit, limits=_limits(table, model))
+        write_value_preview(run.out / PREVIEW, maps, **about, unit=model.unit, limits=_limits(table, model))
 
     products = Products(run.out, run.scratch / "products.json", advance)
-    products.need([MAP, STYLE], make_map)
-    table = value_table(map_path)
-    if table["pixels"] != mapped.mapped_pixels:  # GDAL does not tell of every write that failed
-        map_path.unlink()
-        raise StoreError(
-            f"{map_path}: was not written as it should be (is the disk full?). Run the same command again."
-        )
-    products.need([OBSERVATIONS], lambda: mapped.write_observations(2, "uint16"))
+    mapped.need_of_zones(products, [MAP, STYLE], make_map)
+    maps = [run.out / zone.named(MAP) for zone in mapped.zones]
+    if len(maps) > 1:
+        style = index_name(MAP).removesuffix(".gpkg") + ".qml"
+        products.need([style], lambda: _write_style(run.out / style, model))
+    table = value_table(maps)
+    mapped.need_observations(products, 2, "uint16")
     products.need([VALUES], lambda: _write_table(run.out / VALUES, table, model.unit))
     products.need([PREVIEW], make_preview)
     assets = value_assets(model.name, model.unit, scale, offset, NO_VALUE, mapped.plan.resolution)
-    products.need([ITEM], lambda: mapped.write_item(assets))
+    mapped.need_items(products, assets)
     return {"values": {"unit": model.unit, **table}}
 
 
-def value_table(path: Path) -> dict[str, Any]:
-    """What a map of values comes to: pixels, hectares, and (None where nothing is mapped) mean, std and percentiles.
+def value_table(paths: Sequence[Path]) -> dict[str, Any]:
+    """What a map of values, one file a zone, comes to: pixels, hectares, and (None where nothing is mapped) mean, std and
+    percentiles.
 
     Mean and std are over the ground: each block's pixels count by the areal scale of the CRS in the block's middle.
     """
-    with rasterio.open(path) as source:
-        crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
-        scale, offset = source.scales[0], source.offsets[0]
     counts, square_metres = np.zeros(NO_VALUE + 1, np.int64), np.zeros(NO_VALUE + 1)
-    for block, (x, y) in blocks(path):
-        here = np.bincount(block.ravel(), minlength=NO_VALUE + 1)
-        counts += here
-        square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
+    for path in paths:
+        with rasterio.open(path) as source:
+            crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
+            scale, offset = source.scales[0], source.offsets[0]
+        for block, (x, y) in blocks(path):
+            here = np.bincount(block.ravel(), minlength=NO_VALUE + 1)
+            counts += here
+            square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
     counts, square_metres = counts[:-1], square_metres[:-1]  # the last is nodata
     table: dict[str, Any] = {"pixels": int(counts.sum()), "hectares": round(float(square_metres.sum()) / 1e4, 4)}
     if not counts.any():

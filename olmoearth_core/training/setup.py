@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
@@ -18,6 +18,7 @@ from olmoearth_core.models import build_encoder, load_encoder
 from olmoearth_core.models.card import BaseWeights, HeadSpec, ModelCard, TaskCard, TrainingSet
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.lora import add_lora
+from olmoearth_core.models.model_folder import load_model, read_card
 from olmoearth_core.models.precision import resolve_device
 from olmoearth_core.models.predictor import Predictor, build_predictor
 from olmoearth_core.progress import Progress
@@ -87,10 +88,12 @@ def prepare(
     config = project.config
     dataset = open_dataset(folder)
     place = resolve_device(device)
-    encoder, base = base_encoder(project)
+    encoder, base = base_encoder(project) if project.start is None else trained_encoder(project.start)
     blank = task_cards(project)
     windows = windows or usable_windows(dataset, blank, progress, meter)
     recipe = _recipe(project, scratch, base, windows["train"], encoder, dataset, place.type)
+    if project.start is not None and config.model.head == "auto":  # the heads it has, so that they go on as well
+        recipe = replace(recipe, heads=recipe.heads | _former_heads(project.start, blank))
     weights = {extra.task.name: extra.weight for extra in config.auxiliary}
     tasks = [
         task.model_copy(update={"head": HeadSpec(kind=recipe.heads[name]), "weight": weights.get(name, 1.0)})
@@ -116,7 +119,11 @@ def prepare(
         intended_use=_intended_use(tasks[0], imagery["resolution"], list(dataset.bands)),
         restrictions=list(base.restrictions),
     )
-    return Setup(dataset, windows, card, recipe, make_model(encoder, card, recipe).to(place))
+    model = make_model(encoder, card, recipe)
+    if project.start is not None:
+        for name in take_heads(model, project.start):
+            progress.note(f"The head of {name} goes on from the former model's.")
+    return Setup(dataset, windows, card, recipe, model.to(place))
 
 
 def task_cards(project: Project) -> dict[str, TaskCard]:
@@ -197,6 +204,44 @@ def base_encoder(project: Project) -> tuple[Encoder, BaseWeights]:
     if origin["source"] == source:  # may be an absolute path here; a folder that knows an older origin keeps that
         origin["source"] = weights
     return encoder, BaseWeights.model_validate(origin)
+
+
+def trained_encoder(folder: Path) -> tuple[Encoder, BaseWeights]:
+    """The encoder of a trained model to go on from, in fp32, and where its weights come from.
+
+    Raises:
+        CheckpointError: no whole model is there.
+    """
+    model = load_model(folder, device="cpu", precision="fp32")
+    before, sha = model.card.base, model.card.weights_sha256
+    came = "random weights" if before.source == "random" else before.source
+    base = before.model_copy(update={"source": f"model {sha[:12]}, of {came}", "sha256": sha, "revision": None})
+    return model.predictor.encoder, base
+
+
+def _former_heads(folder: Path, tasks: Mapping[str, TaskCard]) -> dict[str, str]:
+    """Task -> kind of the head that the trained model in `folder` has for it."""
+    former = {task.name: task for task in read_card(folder).tasks}
+    return {name: former[name].head.kind for name in tasks if name in former and former[name].kind == tasks[name].kind}
+
+
+def take_heads(model: Predictor, folder: Path) -> list[str]:
+    """Give the heads of `model` the weights of the trained model in `folder`, where they are built alike; their tasks.
+
+    A head of other classes starts anew.
+    """
+    trained = load_model(folder, device="cpu", precision="fp32").predictor
+    taken = []
+    for (name, task), head in zip(model.tasks.items(), model.heads.values(), strict=True):
+        known = trained.tasks.get(name)
+        if known is None or (known.kind, known.classes, known.range) != (task.kind, task.classes, task.range):
+            continue
+        former = dict(zip(trained.tasks, trained.heads.values(), strict=True))[name].state_dict()
+        shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
+        if shapes == {key: tensor.shape for key, tensor in former.items()}:
+            head.load_state_dict(former)
+            taken.append(name)
+    return taken
 
 
 def _recipe(

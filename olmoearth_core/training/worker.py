@@ -57,6 +57,7 @@ def run_workers(run: StageRun, count: int) -> None:
         {
             "root": str(run.project.root),
             "config": run.project.config.model_dump(mode="json"),
+            "start": run.project.start and str(run.project.start),
             "dataset": str(run.upstream["preprocess"].folder),
             "scratch": str(run.scratch),
             "run_key": run.key,
@@ -158,7 +159,8 @@ def main(path: str) -> None:
     from olmoearth_core.training.setup import make_job, prepare
 
     job = json.loads(Path(path).read_text())
-    project = Project(Path(job["root"]), ProjectConfig.model_validate(job["config"]))
+    start = Path(job["start"]) if job["start"] else None
+    project = Project(Path(job["root"]), ProjectConfig.model_validate(job["config"]), start=start)
     folder, scratch = Path(job["dataset"]), Path(job["scratch"])
     manifest = read_manifest(folder)
     assert manifest is not None

@@ -25,11 +25,11 @@ from olmoearth_core.imagery.footprint import (
     footprint_of,
     lonlat_bounds,
     near,
-    within_180,
 )
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.imagery.search import search_area
+from olmoearth_core.longitudes import within_180
 
 FIJI = Grid("EPSG:32701").around((177_000, 8_000_000, 187_000, 8_010_000))
 """Zone 1 south begins at 180, which at this latitude is x = 182 km."""

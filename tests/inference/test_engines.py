@@ -23,7 +23,7 @@ from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.inference.worker import Outcome
 from olmoearth_core.project import Project
 
-RECORD = TileRecord(sha256="0", windows_seen=1, area_pixels=1, class_pixels=[1])
+RECORD = TileRecord(key="0", sha256="0", windows_seen=1, area_pixels=1, class_pixels=[1])
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_who_stops_listening_leaves_no_process(project: Project, tmp_path: Path)
 
 
 def tiles(count: int) -> list[Tile]:
-    return [Tile(**{**dict.fromkeys(Tile.model_fields, 0), "name": f"t{k}"}) for k in range(count)]
+    return [Tile(**{**dict.fromkeys(Tile.model_fields, 0), "name": f"t{k}", "crs": "EPSG:32631"}) for k in range(count)]
 
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "tell", "tell", "lose"])), max_size=120)

@@ -31,7 +31,7 @@ from smallmap import (
 
 from olmoearth_core.errors import CheckpointError, MappingError, StoreError
 from olmoearth_core.grid import Grid
-from olmoearth_core.inference.area import load_area
+from olmoearth_core.inference.area import load_areas
 from olmoearth_core.inference.infer import check_extent, infer, make_plan
 from olmoearth_core.inference.plan import read_plan
 from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
@@ -318,9 +318,9 @@ def test_of_damaged_tiles_the_whole_ones_and_what_they_lack_are_kept(tmp_path: P
 
 
 def test_specks_far_apart_are_refused_before_anything_is_computed(project: Project) -> None:
-    area = load_area(project.path("area.geojson"), "area.geojson", crs=None, resolution=10)
+    areas = load_areas(project.path("area.geojson"), "area.geojson", crs=None, resolution=10)
     card = read_card(project.root / "models" / "small")
-    plan = make_plan(project.config, area, card, torch.device("cpu"))
+    plan = make_plan(project.config, areas, card, torch.device("cpu"))
     check_extent(plan, "area.geojson")
     far = plan.tiles[0].model_copy(update={"column": plan.tiles[0].column + 200_000, "row": plan.tiles[0].row + 90_000})
     with pytest.raises(MappingError, match=r"area\.geojson: its parts lie so far apart .* 200,0\d\d x 90,0\d\d pixels"):

@@ -34,9 +34,9 @@ GRID = Grid(CRS, 10.0)
 
 
 def plan_of(area: Area, layout: Layout) -> Plan:
-    tiles, windows = plan_tiles(area, layout)
+    tiles, windows = plan_tiles([area], layout)
     return Plan(
-        crs=CRS,
+        zones=[CRS],
         resolution=10.0,
         anchor=date(2024, 5, 1),
         timesteps=[(date(2024, 5, 1), date(2024, 5, 31))],
@@ -72,7 +72,7 @@ def test_tiles_own_each_pixel_once_and_windows_depend_on_no_tile(shapes: list, l
     if not parts:
         return
     area = Area(GRID, parts, box(0, 0, 1, 1))
-    assume(min(area.bounds.shape) > 0)  # `load_area` refuses a sliver between the centres of two columns
+    assume(min(area.bounds.shape) > 0)  # `load_areas` refuses a sliver between the centres of two columns
     plan = plan_of(area, layout)
     around = area.bounds.pad(layout.window_size)
     mask = area.mask(around)
@@ -134,7 +134,7 @@ def test_a_plan_reads_back_and_its_bytes_repeat(tmp_path: Path) -> None:
         write_plan(plan, tmp_path / name)
     assert read_plan(tmp_path / "a") == plan
     assert (tmp_path / "a/plan.json").read_bytes() == (tmp_path / "b/plan.json").read_bytes()
-    assert plan.bounds == area.bounds
+    assert plan.bounds(CRS) == area.bounds
 
 
 def test_a_plan_of_something_else_is_refused(tmp_path: Path) -> None:

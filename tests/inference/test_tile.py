@@ -10,12 +10,12 @@ from olmoearth_core.inference.plan import Plan, PlannedModel, Tile
 from olmoearth_core.inference.tile import TileWork
 
 MODEL = PlannedModel(weights_sha256="0" * 64, classes=["a", "b"])
-TILE = Tile(name="t", column=BOX.column, row=BOX.row, width=BOX.width, height=BOX.height, windows=8)
+TILE = Tile(name="t", crs="EPSG:32631", column=BOX.column, row=BOX.row, width=BOX.width, height=BOX.height, windows=8)
 
 
 def plan(sizes: list[int]) -> Plan:
     return Plan(
-        crs=BOX.grid.crs,
+        zones=[BOX.grid.crs],
         resolution=10.0,
         anchor="2024-01-01",  # type: ignore[arg-type]
         timesteps=[("2024-01-01", "2024-02-01"), ("2024-02-01", "2024-03-01")],  # type: ignore[list-item]

@@ -27,7 +27,7 @@ def test_hectares_are_those_on_the_ellipsoid(tmp_path: Path, crs: str, x: float,
     with rasterio.open(path, "w", crs=crs, transform=grid, **profile) as file:
         file.write(values, 1)
     to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
-    for k, area in enumerate(class_areas(path, ["land", "water"])):
+    for k, area in enumerate(class_areas([path], ["land", "water"])):
         left = x + 2560 * k
         square = box(left, y - 2560, left + 2560, y).segmentize(50)
         outline = transform(square, lambda xy: np.column_stack(to_degrees(xy[:, 0], xy[:, 1])))

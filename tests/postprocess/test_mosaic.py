@@ -45,7 +45,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, PixelBox]:
             part = pixels()[:, row : row + box.height, column : column + box.width]
             name = f"{column}_{row}"
             mapped = MappedTile(box, part[0], part[1:], int((part[0] < 255).sum()), 1)
-            write_tile(folder, name, mapped, PlannedModel(weights_sha256="0" * 64, classes=list("abc")))
+            write_tile(folder, name, mapped, PlannedModel(weights_sha256="0" * 64, classes=list("abc")), "0" * 64)
             found[folder / f"{name}.tif"] = box
     return found
 

@@ -35,6 +35,7 @@ FILES = {
     "observations.tif",
     "polygons.parquet",
     "polygons.gpkg",
+    "polygons.fgb",
     "areas.csv",
     "item.json",
     "preview.png",

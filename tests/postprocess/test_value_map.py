@@ -97,7 +97,7 @@ def test_a_map_without_any_value_has_no_statistics(tmp_path: Path) -> None:
     ) as file:
         file.write(np.full((1, 16, 16), NO_VALUE, np.uint16))
         file.scales, file.offsets = [0.1], [0.0]
-    assert value_table(path) == {"pixels": 0, "hectares": 0.0} | dict.fromkeys(
+    assert value_table([path]) == {"pixels": 0, "hectares": 0.0} | dict.fromkeys(
         ["mean", "std", "p0", "p2", "p25", "p50", "p75", "p98", "p100"]
     )
 

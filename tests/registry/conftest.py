@@ -6,16 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import house as houses
 import pytest
 import smallrun
+from pgdatabase import new_postgres_database
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from registry.models import ModelVersion, register_model
 from registry.workspace import Workspace
-
-# each test has a database of its own on one server
-_NUMBER = iter(range(1_000_000))
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +64,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new_postgres_database(request.getfixturevalue("postgres_server"))
 
 
-def new_postgres_database(server: str) -> str:
-    """Make a database on the server; its URL."""
-    from sqlalchemy import create_engine, make_url, text
-
-    name = f"registry_{next(_NUMBER)}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
 @pytest.fixture(scope="session")
 def models_home(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with MLflow's database, which takes seconds to make."""
@@ -88,3 +75,11 @@ def registered(finished: Path, models_home: Workspace) -> ModelVersion:
     """The finished project's model as MLflow knows it."""
     project = load_project(finished)
     return register_model(models_home, project, smallrun.run(project)["finetune"])
+
+
+@pytest.fixture(scope="session")
+def house(
+    finished: Path, models_home: Workspace, registered: ModelVersion, tmp_path_factory: pytest.TempPathFactory
+) -> houses.House:
+    """A workspace with a map; tests put back what they change."""
+    return houses.build(tmp_path_factory.mktemp("house"), finished, models_home, registered)

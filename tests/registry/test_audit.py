@@ -3,78 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
-import sqlite3
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import smallrun
+from house import House, bad, changed_rows, flipped_bit, gone
 
 from olmoearth_core.digest import sha256_file
-from olmoearth_core.project import Project, load_project
-from olmoearth_core.stage import StageResult
+from olmoearth_core.project import load_project
 from registry import dvc
 from registry.audit import audit
 from registry.context import RunContext
 from registry.errors import AuditError
 from registry.models import ModelVersion, get_model, register_model
 from registry.registry import open_registry
-from registry.report import AuditReport
 from registry.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class House:
-    """A workspace that knows one project with one map."""
-
-    project: Project
-    workspace: Workspace
-    results: dict[str, StageResult]
-    model: ModelVersion
-
-    @property
-    def map(self) -> Path:
-        return self.results["postprocess"].folder / "map.tif"
-
-    def audit(self, path: Path | None = None) -> AuditReport:
-        return audit(self.workspace, path or self.map)
-
-    def sql(self, statement: str) -> None:
-        with sqlite3.connect(self.workspace.home / "registry.db") as connection:
-            connection.execute(statement)
-        connection.close()
-
-
-@pytest.fixture(scope="module")
-def house(
-    finished: Path, models_home: Workspace, registered: ModelVersion, tmp_path_factory: pytest.TempPathFactory
-) -> House:
-    """Everything told to DVC, MLflow and the registry; tests put back what they change."""
-    folder = tmp_path_factory.mktemp("house")
-    project = load_project(shutil.copytree(finished, folder / "small"))
-    workspace = Workspace.at(folder / "home", tracking_uri=models_home.tracking_uri, artifacts=models_home.artifacts)
-    results = {name: replace(result, skipped=False) for name, result in smallrun.run(project).items()}
-    with open_registry(workspace) as registry:
-        for name, result in results.items():
-            if name in ("export", "preprocess"):
-                dvc.commit(project, workspace, name)
-            registry.record(project, result, RunContext.here(project), model=registered if name == "finetune" else None)
-    return House(project, workspace, results, registered)
-
-
-def bad(report: AuditReport) -> dict[str, str]:
-    """What was checked and is not ok -> status."""
-    return {check.what: check.status for check in report.checks if check.status != "ok"}
 
 
 def test_an_untouched_map_is_verified(house: House) -> None:
@@ -240,31 +192,6 @@ def test_half_a_raster_with_tags(house: House, tmp_path: Path) -> None:
 def test_no_file(house: House, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match=r"nothing\.tif: no such file"):
         house.audit(tmp_path / "nothing.tif")
-
-
-@contextmanager
-def flipped_bit(path: Path) -> Iterator[None]:
-    """One bit of a file is another for a while; size and time stay."""
-    before, status = path.read_bytes(), path.stat()
-    mode = status.st_mode
-    path.chmod(0o644)
-    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    try:
-        yield
-    finally:
-        path.write_bytes(before)
-        path.chmod(mode)
-
-
-@contextmanager
-def gone(path: Path) -> Iterator[None]:
-    """A file or folder is not there for a while."""
-    hidden = path.rename(path.with_name(f"{path.name}.hidden"))
-    try:
-        yield
-    finally:
-        hidden.rename(path)
 
 
 def _artifact(house: House) -> Path:
@@ -471,23 +398,6 @@ def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytes
     assert "\nVERIFIED  Verified" in said
     assert said.count("found complete; maker unknown") == 5
     assert "None" not in said
-
-
-@contextmanager
-def changed_rows(house: House, statement: str) -> Iterator[None]:
-    """The registry's rows are others for a while."""
-    path = house.workspace.home / "registry.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    before = path.read_bytes()
-    house.sql(statement)
-    try:
-        yield
-    finally:
-        for name in ("registry.db-wal", "registry.db-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-        path.write_bytes(before)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from registry.registry import Registry, open_registry
 from registry.workspace import Workspace
 
 TABLES = ("projects", "runs", "dataset_versions", "model_versions", "maps", "scenes", "tiles", "products")
+BESIDE = ("label_sets", "label_files", "scene_assets", "base_encoders", "evaluations")
 LINKS = ("dataset_scenes", "map_scenes")
 
 
@@ -44,7 +45,9 @@ def computed(results: dict[str, StageResult]) -> dict[str, StageResult]:
 def counts(registry: Registry) -> dict[str, int]:
     """Rows by table."""
     with registry.database.engine.connect() as connection:
-        return {name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in (*TABLES, *LINKS)}
+        return {
+            name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in (*TABLES, *BESIDE, *LINKS)
+        }
 
 
 def record_all(
@@ -67,6 +70,11 @@ FULL = {
     "scenes": 2,
     "tiles": 2,
     "products": 3,
+    "label_sets": 1,
+    "label_files": 1,
+    "scene_assets": 10,
+    "base_encoders": 1,
+    "evaluations": 1,
     "dataset_scenes": 2,
     "map_scenes": 2,
 }

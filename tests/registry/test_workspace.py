@@ -41,6 +41,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "OLMOEARTH_ARTIFACTS": "s3://bucket/artifacts/",
         "OLMOEARTH_DVC_REMOTE": "s3://bucket/dvc",
         "OLMOEARTH_TEMPLATES": str(tmp_path / "ours"),
+        "OLMOEARTH_SIGNING_KEY": "/secrets/signing.pem",
+        "OLMOEARTH_TRUSTED_KEYS": "/etc/olmoearth/trusted.pub",
     }
     assert set(values) == set(Workspace.setting_names())
     for name, value in values.items():
@@ -53,7 +55,10 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "s3://bucket/artifacts",
         "s3://bucket/dvc",
         tmp_path / "ours",
+        "/secrets/signing.pem",
+        "/etc/olmoearth/trusted.pub",
     )
+    assert "/secrets" not in repr(found)
     assert all(Workspace.settings().values()), "every setting says what it is for"
 
 
