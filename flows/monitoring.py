@@ -1,4 +1,4 @@
-"""Watching projects: the drift of a map as a flow with an artifact, and how all projects stand."""
+"""How all projects stand, and a drift report in rows: what the commands and the flow `monitor` share."""
 
 from __future__ import annotations
 
@@ -57,27 +57,6 @@ def _champion(project: str, workspace: Workspace) -> str | None:
         return str(get_model(workspace, project).version)
     except RegistryError:
         return None
-
-
-def monitor_flow() -> Any:
-    """The Prefect flow `monitor`: made when it is asked for, as importing Prefect takes seconds."""
-    from prefect import flow
-    from prefect.artifacts import create_table_artifact
-
-    from flows.progress import current_progress
-    from olmoearth_core.monitoring.drift import drift
-
-    @flow(name="monitor", flow_run_name="drift of {project}")
-    def monitor(project: str) -> dict[str, Any]:
-        """Measure the drift of the last map of the project folder `project`; leaves a table."""
-        loaded = load_project(Path(project))
-        report = drift(loaded, progress=current_progress())
-        create_table_artifact(
-            key=f"{report.project}-drift".replace("_", "-"), table=drift_rows(report), description=report.sentence
-        )
-        return report.to_json()
-
-    return monitor
 
 
 def drift_rows(report: DriftReport) -> list[dict[str, str]]:
