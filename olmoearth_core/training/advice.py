@@ -9,9 +9,9 @@ from typing import Any
 from olmoearth_core.models.cost import Estimate
 from olmoearth_core.models.score_text import NAMES
 from olmoearth_core.training.answers import Task
-from olmoearth_core.training.bootstrap import Resampled, intervals, paired_difference
+from olmoearth_core.training.bootstrap import intervals, paired_difference
 from olmoearth_core.training.metrics import HEADLINE
-from olmoearth_core.training.probe_report import told
+from olmoearth_core.training.probe_report import limits_of, told
 from olmoearth_core.training.tally import Tally
 from olmoearth_core.training.verdict import by
 
@@ -69,7 +69,7 @@ def advise(rows: Sequence[Compared], own: Compared, task: Task, blocks: Blocks) 
             "random": row.random,
             "recipe": row.recipe,
             "epochs": row.epochs,
-            **_limits(scored, path),
+            **limits_of(scored, path),
             "scores": {k: v for k, v in row.tally.scores().items() if k not in ("confusion", "reliability")},
             "macs": row.cost.macs,
             "macs_per_km2": row.cost.macs_per_km2,
@@ -82,7 +82,7 @@ def advise(rows: Sequence[Compared], own: Compared, task: Task, blocks: Blocks) 
             difference = paired_difference(row.tally, own.tally, blocks(row.tally))
             verdict, sentence = told(row.encoder, own.encoder, difference, task.kind, "both, trained alike")
             values["difference"] = {
-                **_limits(difference, path),
+                **limits_of(difference, path),
                 "verdict": verdict,
                 "sentence": sentence,
                 "cheaper": own.cost.macs / row.cost.macs,
@@ -109,15 +109,6 @@ def _recipes(rows: Sequence[Compared]) -> str:
         f"Each encoder was trained by the recipe that fits its weights ({named}); with one in training.recipe all are "
         "trained by that."
     )
-
-
-def _limits(resampled: Resampled, path: tuple[str, ...]) -> dict[str, Any]:
-    interval = resampled.intervals.get(path)
-    return {
-        "value": resampled.values.get(path),
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-    }
 
 
 def _recommendation(
