@@ -210,9 +210,9 @@ class ProjectConfig(Section):
     training: TrainingConfig
     map: MapConfig
     retraining: RetrainingConfig | None = None
-    monitoring: MonitoringConfig = MonitoringConfig()
     deployment: DeploymentConfig = DeploymentConfig()
     notifications: NotificationsConfig | None = None
+    monitoring: MonitoringConfig = MonitoringConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> ProjectConfig:
