@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell grep -i '^torch==' constraints.txt)
 
-.PHONY: demo test verify bench lint types install lock reservoir eurosat romania_forest clean
+.PHONY: demo test verify bench lint types install lock reservoir alps_clouds eurosat romania_forest clean
 
 demo: $(INSTALLED)
 	$(BIN)/olmoearth demo demo
@@ -53,6 +53,11 @@ reservoir: $(INSTALLED)  ## the reference project on real data: needs OLMOEARTH_
 	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
 	ln -sfn "$(abspath $(OLMOEARTH_TEST_DATA))/reservoir" projects/reservoir/source
 	$(BIN)/olmoearth run projects/reservoir
+
+alps_clouds: $(INSTALLED)  ## clouds over two neighbouring tiles: needs OLMOEARTH_TEST_DATA
+	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }
+	ln -sfn "$(abspath $(OLMOEARTH_TEST_DATA))/alps_clouds" projects/alps_clouds/source
+	$(BIN)/olmoearth run projects/alps_clouds
 
 eurosat: $(INSTALLED)  ## patches with a class each, imported: needs OLMOEARTH_TEST_DATA
 	test -n "$(OLMOEARTH_TEST_DATA)" || { echo "Set OLMOEARTH_TEST_DATA to the folder of real data sets."; exit 1; }

@@ -10,7 +10,19 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     calls: list[list[Path]] = [
-        [HERE / name] for name in ("bench_encoders.py", "training_set.py", "training_loop.py", "mapping.py", "fetch.py")
+        [HERE / name]
+        for name in (
+            "bench_encoders.py",
+            "training_set.py",
+            "training_loop.py",
+            "mapping.py",
+            "mapping_crops.py",
+            "fetch.py",
+            "fetch.py",
+            "registry_events.py",
+            "lineage.py",
+        )
+        for name in ("bench_encoders.py", "training_set.py", "training_loop.py", "mapping.py", "scale.py", "fetch.py")
     ]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
         calls.append([HERE / "compose.py", Path(data) / "reservoir" / "catalog.json"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.champion import as_finetuned, mapping_model, with_model
+from flows.engines import make_engine
 from olmoearth_core import stage as core
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.progress import Progress
@@ -42,7 +43,13 @@ def stage_key(project: Project, stage: str, progress: Progress) -> tuple[str, bo
 
 
 def run_stage(
-    project: Project, stage: str, *, progress: Progress, flow_run: str | None = None, processes: int = 1
+    project: Project,
+    stage: str,
+    *,
+    progress: Progress,
+    flow_run: str | None = None,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> StageResult:
     """Run one stage of a project, or skip it when it is up to date, and tell DVC, MLflow and the registry.
 
@@ -51,7 +58,8 @@ def run_stage(
         stage: name of the stage.
         progress: who listens.
         flow_run: Prefect's id of the run, where there is one.
-        processes: that compute tiles, in the stage infer.
+        engine: that computes tiles, in the stage infer (flows/engines.py).
+        processes: of that engine.
 
     Raises:
         BusyError: another run is at work on the project.
@@ -60,24 +68,15 @@ def run_stage(
     """
     check_stage(stage)
     workspace = Workspace.from_environment()
+    chosen = make_engine(engine, processes, workspace)
     with core.project_lock(project):
         context = _context(project, workspace, flow_run)
         project = with_model(project, stage, workspace)
-        result = core.run_stage(STAGES[stage], STAGES, project, progress, _engine(processes))
+        result = core.run_stage(STAGES[stage], STAGES, project, progress, chosen)
         if result.skipped and (failed := result.manifest.summary.get("failed_assets")):
             progress.note(f"{result.place} lacks {len(failed)} assets that failed when it was made: try --refresh.")
         _tell(project, workspace, result, context, progress)
     return result
-
-
-def _engine(processes: int) -> Any:
-    if processes == 1:
-        return None
-    if processes < 1:
-        raise ProjectError(f"--processes {processes}: at least 1 is needed.")
-    from olmoearth_core.inference.processes import Processes
-
-    return Processes(processes)
 
 
 def embed(project: Project, *, tuned: bool, dtype: str, progress: Progress) -> StageResult:

@@ -21,3 +21,7 @@ class ElsewhereError(FlowError):
 
 class LostRunError(ElsewhereError, TransientError):
     """Such a flow run whose process or machine is gone."""
+
+
+class EngineError(FlowError):
+    """An engine that cannot compute tiles: no cluster answers, or it has no workers."""

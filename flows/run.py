@@ -25,7 +25,13 @@ def prepare_prefect() -> None:
 
 
 def run_lifecycle(
-    project: Project, progress: Progress, *, until: str = "postprocess", refresh: bool = False, processes: int = 1
+    project: Project,
+    progress: Progress,
+    *,
+    until: str = "postprocess",
+    refresh: bool = False,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> list[dict[str, Any]]:
     """Run the lifecycle flow on `project` in this process.
 
@@ -34,7 +40,8 @@ def run_lifecycle(
         progress: who listens.
         until: the last stage to run.
         refresh: ask the catalogue again, for scenes and for assets that failed.
-        processes: that compute tiles of the map.
+        engine: that computes tiles of the map (flows/engines.py).
+        processes: of that engine.
 
     Returns:
         One dict a stage, as `flows.door.describe` makes it.
@@ -52,4 +59,22 @@ def run_lifecycle(
         if refresh:
             ask_again(project, progress)
         with listening(progress):
-            return lifecycle(str(project.root), until, processes=processes)
+            return lifecycle(str(project.root), until, engine=engine, processes=processes)
+
+
+def run_retraining(
+    project: Project, progress: Progress, *, why: str = "", only_if_due: bool = False, processes: int = 1
+) -> dict[str, Any]:
+    """Run the retraining flow on `project` in this process; arguments and result as of `flows.retrain.retrain`.
+
+    Raises:
+        BusyError: another run holds the project.
+        CoreError, RegistryError: whatever a stage, the comparison or MLflow refuses.
+    """
+    prepare_prefect()
+    with project_lock(project):
+        from flows.progress import listening
+        from flows.retrain import retrain
+
+        with listening(progress):
+            return retrain(str(project.root), why, by_hand=not only_if_due, processes=processes)

@@ -79,8 +79,6 @@ class RetrainingConfig(Section):
 
     cron: Cron | None = None
     """When to look whether retraining is due; what is not due is not done."""
-    watch: Cron | None = None
-    """When to look for changes that start retraining by event; once an hour when not given."""
     triggers: list[Literal["labels", "season", "drift"]] = Field(default_factory=lambda: ["labels"])  # type: ignore[arg-type]
     """What makes it due: changed labels, the end of map.date's season a year (or more) later, drift."""
     start: Literal["base", "champion"] = "base"

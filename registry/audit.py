@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.progress import Progress, Silent
 from registry.case import Case
-from registry.checks import verify
+from registry.checks import identify, verify, verify_all
 from registry.database import Database
 from registry.find import find
-from registry.identity import check_file, check_tags
 from registry.inputs import INPUTS
 from registry.lineage import origin, touched
 from registry.report import AuditReport, Check, Verdict
@@ -28,7 +27,7 @@ from registry.telling import (
     map_facts,
     model_facts,
     run_facts,
-    scene_facts,
+    scenes_asked,
     subject_facts,
 )
 from registry.thing import MAP_ID, Thing
@@ -39,7 +38,9 @@ PREVIEW = "preview.png"
 Checks = Callable[[Case], list[Check]]
 
 
-def audit(workspace: Workspace, thing: str | Path, progress: Progress | None = None) -> AuditReport:
+def audit(
+    workspace: Workspace, thing: str | Path, progress: Progress | None = None, *, whole_registry: bool = False
+) -> AuditReport:
     """Find out what made a thing and what was made from it, and verify all that made it.
 
     Args:
@@ -47,12 +48,13 @@ def audit(workspace: Workspace, thing: str | Path, progress: Progress | None = N
         thing: a file or folder, in its place or copied elsewhere: any product of a map, a tile, a model, a dataset,
             labels; or a name: a map's id, a model `name/3`, a digest, a DVC hash, a scene's id. A `Path` has to exist.
         progress: who listens; every byte of what made it is read.
+        whole_registry: verify every event and row of the registry as well, whatever they are of.
 
     Raises:
         AuditError: the file is not there or cannot be read.
         DatabaseError: the registry cannot be reached.
     """
-    return _look_up(workspace, thing, verify, progress or Silent())
+    return _look_up(workspace, thing, verify_all if whole_registry else verify, progress or Silent())
 
 
 def lineage(workspace: Workspace, thing: str | Path) -> AuditReport:
@@ -60,10 +62,6 @@ def lineage(workspace: Workspace, thing: str | Path) -> AuditReport:
 
     Args and errors as `audit`.
     """
-
-    def identify(case: Case) -> list[Check]:
-        return [*check_file(case), *check_tags(case)]
-
     return _look_up(workspace, thing, identify, Silent())
 
 
@@ -84,7 +82,7 @@ def _report(session: Session, workspace: Workspace, thing: Thing, checks: Checks
     made_of = origin(session, found)
     case = Case(session, workspace, thing, found, made_of, progress)
     made = checks(case)
-    verdict = _verdict(case, made, whole=checks is verify)
+    verdict = _verdict(case, made, whole=checks is not identify)
     return AuditReport(
         asked=thing.asked,
         verdict=verdict,
@@ -94,7 +92,7 @@ def _report(session: Session, workspace: Workspace, thing: Thing, checks: Checks
         map=map_facts(session, made_of.map, made_of) if made_of.map is not None else None,
         model=model_facts(session, made_of.model),
         dataset=dataset_facts(made_of.dataset, made_of.runs),
-        scenes=scene_facts(found.rows) if found.kind == "scene" else None,
+        scenes=scenes_asked(found.rows) if found.kind == "scene" else None,
         labels=label_facts(session, found.rows) if found.kind == "labels" else None,
         encoder=encoder_facts(found.rows[0]) if found.kind == "encoder" else None,
         runs=[run_facts(run) for run in made_of.runs],

@@ -9,14 +9,14 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.machine import hardware, packages
 from olmoearth_core.project import Project
 from registry import git
-from registry.hardware import hardware
 
 PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ class RunContext:
     lock_sha256: str | None
     """Of constraints.txt; None where the platform was installed without it."""
     environment_sha256: str
-    """Of the names and versions of all installed packages."""
+    """Of the names and versions of all installed packages and of Python."""
     who: str
     host: str
     hardware: dict[str, Any]
@@ -70,7 +70,7 @@ class RunContext:
             project_commit=project_commit,
             project_dirty=project_dirty,
             lock_sha256=sha256_file(CODE / LOCK) if (CODE / LOCK).is_file() else None,
-            environment_sha256=_environment(),
+            environment_sha256=sha256_json(list(packages())),
             who=who(),
             host=platform.node(),
             hardware=hardware(),
@@ -88,12 +88,6 @@ def _code() -> tuple[str | None, bool | None]:
     if not git.tracks(CODE, Path(__file__).resolve().relative_to(CODE).as_posix()):
         return os.environ.get(CODE_COMMIT) or None, None  # installed; a repository around it would be somebody else's
     return git.commit_of(CODE), bool(git.changed(CODE, *FLOORS))
-
-
-@cache
-def _environment() -> str:
-    found = {f"{d.metadata['Name']}=={d.version}".lower() for d in distributions() if d.metadata["Name"]}
-    return sha256_json(sorted(found))
 
 
 def who() -> str:

@@ -75,7 +75,7 @@ def ensure_pipeline(project: Project, workspace: Workspace) -> Pipeline:
         top = root
     repository = find_repository(root, top.resolve())
     if repository is None:
-        _dvc(root, "init", *([] if top.resolve() == root else ["--subdir"]))
+        run_dvc(root, "init", *([] if top.resolve() == root else ["--subdir"]))
         repository = root
         _write_config(root / ".dvc" / "config", workspace, core="    analytics = false\n    autostage = false\n")
         _add_lines(root / ".dvcignore", NOT_VERSIONED)
@@ -109,7 +109,7 @@ def commit(project: Project, workspace: Workspace, stage: str = "preprocess") ->
     if "DVC_STAGE" in os.environ:
         return content_hash(project.root / OUTPUTS[stage])
     pipeline = ensure_pipeline(project, workspace)
-    _dvc(project.root, "commit", "--force", pipeline.address(stage, project.root))
+    run_dvc(project.root, "commit", "--force", pipeline.address(stage, project.root))
     found = recorded_hash(pipeline, stage)
     if found is None:
         raise VersioningError(f"{pipeline.file.with_name(LOCK)}: DVC wrote no hash of {OUTPUTS[stage]}.")
@@ -126,6 +126,13 @@ def dataset_hash(project: Project, stage: str = "preprocess") -> str | None:
     repository = find_repository(project.root, top.resolve()) if top else None
     pipeline = _find_pipeline(project, repository) if repository else None
     return None if pipeline is None else recorded_hash(pipeline, stage)
+
+
+def remote_of(project: Project) -> str | None:
+    """URL or folder of the remote that the project's dataset versions are pushed to; None where there is none."""
+    top = git.top(project.root)
+    repository = find_repository(project.root, top.resolve()) if top else None
+    return default_remote(repository) if repository else None
 
 
 def recorded_hash(pipeline: Pipeline, stage: str) -> str | None:
@@ -152,7 +159,7 @@ def push(project: Project, workspace: Workspace) -> None:
     remote = default_remote(pipeline.repository)
     done, note = {"remote": remote, **hashes}, project.state / PUSHED
     if hashes and not (_read_note(note) == done and holds(remote, hashes.values())):
-        _dvc(project.root, "push", *(pipeline.address(stage, project.root) for stage in hashes))
+        run_dvc(project.root, "push", *(pipeline.address(stage, project.root) for stage in hashes))
         write_json(note, done)
 
 
@@ -295,7 +302,7 @@ def _first_commit(root: Path) -> None:
     )
 
 
-def _dvc(folder: Path, *arguments: str) -> None:
+def run_dvc(folder: Path, *arguments: str) -> None:
     """Run DVC in `folder`; waits while another process holds the repository."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     deadline = time.monotonic() + BUSY_SECONDS

@@ -28,5 +28,17 @@ class AuditError(RegistryError, OSError):
     """A file that cannot be looked at."""
 
 
+class ArtifactError(RegistryError, OSError):
+    """Files of the artifact store that cannot be kept, found, or trusted."""
+
+
+class ReproduceError(RegistryError, RuntimeError):
+    """A map that cannot be made again: it, or what it was made of, is not to be had."""
+
+
+class BackupError(RegistryError, OSError):
+    """A workspace that cannot be backed up, or a backup that cannot be restored."""
+
+
 class SignatureError(RegistryError, ValueError):
     """A signed statement, or a key, that is not what it should be."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.project import Project
@@ -44,25 +45,40 @@ def record_comparison(
     Raises:
         DatabaseError: the registry cannot be written.
     """
-    with registry.database.write() as session:
+
+    def write(session: Session) -> None:
         for which, version in models.items():
-            wanted = select(schema.ModelVersion).where(schema.ModelVersion.digest == version.digest)
-            row = session.scalars(wanted.join(schema.Project).where(schema.Project.name == version.name)).first()
-            if row is None:  # trained elsewhere, and never told here
-                continue
-            dataset = select(schema.DatasetVersion.id).where(
-                schema.DatasetVersion.project_id == row.project_id, schema.DatasetVersion.digest == dataset_digest
-            )
-            for split, part in comparison["parts"].items():
-                scores = part[which]
-                key = {"model_id": row.id, "dataset_digest": dataset_digest, "split": split, "task": task}
-                values = {
-                    "scores": scores,
-                    "dataset_id": session.scalars(dataset).first(),
-                    "evaluator": f"compare by {by or who()}",
-                    "created": datetime.now(UTC),
-                }
-                find_or_add(session, schema.Evaluation, {**key, "digest": sha256_json(scores)}, values)
+            _write(session, which, version, dataset_digest, task, comparison, by)
+
+    registry.database.transact(write, "comparison", dataset=dataset_digest)
+
+
+def _write(
+    session: Session,
+    which: str,
+    version: ModelVersion,
+    dataset_digest: str,
+    task: str,
+    comparison: Mapping[str, Any],
+    by: str | None,
+) -> None:
+    wanted = select(schema.ModelVersion).where(schema.ModelVersion.digest == version.digest)
+    row = session.scalars(wanted.join(schema.Project).where(schema.Project.name == version.name)).first()
+    if row is None:  # trained elsewhere, and never told here
+        return
+    dataset = select(schema.DatasetVersion.id).where(
+        schema.DatasetVersion.project_id == row.project_id, schema.DatasetVersion.digest == dataset_digest
+    )
+    for split, part in comparison["parts"].items():
+        scores = part[which]
+        key = {"model_id": row.id, "dataset_digest": dataset_digest, "split": split, "task": task}
+        values = {
+            "scores": scores,
+            "dataset_id": session.scalars(dataset).first(),
+            "evaluator": f"compare by {by or who()}",
+            "created": datetime.now(UTC),
+        }
+        find_or_add(session, schema.Evaluation, {**key, "digest": sha256_json(scores)}, values)
 
 
 def windows_of(registry: Registry, project: Project, digest: str) -> Path | None:

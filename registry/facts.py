@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from olmoearth_core.manifest import read_manifest
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.assets import AssetFact, assets_of
+from registry.dvc import remote_of
 from registry.dvc_store import content_hash
 from registry.errors import RegistryError
 from registry.fingerprint import pixels_sha256
+from registry.kept import keep_run
 from registry.mlflow_run import CARD, METRICS, WEIGHTS
 from registry.models import ModelVersion, register_model
 from registry.outputs import find_output
@@ -32,6 +34,10 @@ class Facts:
     """Column values by table; empty where the stage makes no such thing."""
 
     dvc_hash: str | None = None
+    remote: str | None = None
+    """Where DVC keeps the dataset version besides the project."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """Columns of the run that name what was kept of it."""
     labels: list[dict[str, Any]] = field(default_factory=list)
     scenes: list[dict[str, Any]] = field(default_factory=list)
     assets: list[AssetFact] = field(default_factory=list)
@@ -45,12 +51,20 @@ class Facts:
 def gather(
     workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
 ) -> Facts:
-    """Read what belongs into the registry.
+    """Read what belongs into the registry, and keep what the stage read in the artifact store.
 
     Raises:
         RegistryError: a file of the result is missing or damaged.
         ModelError: MLflow refuses to register the model.
+        ArtifactError: the artifact store refuses.
     """
+    facts = _gather(workspace, project, result, dvc_hash=dvc_hash, model=model)
+    return replace(facts, kept=keep_run(workspace, project, result))
+
+
+def _gather(
+    workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
+) -> Facts:
     match result.stage:
         case "export":
             return Facts(dvc_hash=dvc_hash or content_hash(result.folder))
@@ -58,6 +72,7 @@ def gather(
             export = project.root / "data/export"
             return Facts(
                 dvc_hash=dvc_hash or content_hash(result.folder),
+                remote=remote_of(project),
                 labels=_labels(project, result),
                 scenes=_scenes(project, export),
                 assets=_sources(project, export),
@@ -100,6 +115,7 @@ def _trained(result: StageResult, registered: ModelVersion) -> Facts:
         "mlflow_name": registered.name,
         "mlflow_version": registered.version,
         "mlflow_run": registered.run or None,
+        "source": registered.source,
     }
     origin = {name: card["base"].get(name) for name in ("source", "revision", "sha256", "licence", "seed")}
     return Facts(model=model, base={"encoder": model["encoder"], **origin}, evaluations=_evaluations(metrics))

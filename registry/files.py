@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.manifest import MANIFEST, Manifest
 from olmoearth_core.stages import PLACES
 from registry import git, schema
-from registry.dvc_store import find_repository, stored_files
+from registry.dvc_store import default_remote, find_repository, stored_files
 from registry.outputs import Output, find_output
 from registry.report import Check
 
@@ -56,8 +57,7 @@ def look_for(run: schema.Run, roots: Sequence[Path], at_hand: Output | None) -> 
 
 def _from_dvc(run: schema.Run, root: Path) -> Held | None:
     """A dataset version that a newer one replaced in the folder, from DVC's cache or a local remote."""
-    top = git.top(root) if run.dvc_hash and root.is_dir() else None
-    repository = find_repository(root, top.resolve()) if top else None
+    repository = dvc_repository(root) if run.dvc_hash else None
     stored = stored_files(repository, run.dvc_hash) if repository and run.dvc_hash else None
     if repository is None or stored is None or MANIFEST not in stored:
         return None
@@ -69,6 +69,28 @@ def _from_dvc(run: schema.Run, root: Path) -> Held | None:
     if manifest.outputs_digest != run.digest:
         return Held(Check(NAMES[run.stage], "differs", f"{where}: its {MANIFEST} is not the recorded one"))
     return Held(compare(NAMES[run.stage], manifest, stored, where), Output(repository, manifest, stored))
+
+
+def dvc_repository(root: Path) -> Path | None:
+    """The DVC repository around a project folder, where both are here."""
+    top = git.top(root) if root.is_dir() else None
+    return find_repository(root, top.resolve()) if top else None
+
+
+def check_dvc(run: schema.Run, roots: Sequence[Path]) -> Check | None:
+    """Whether DVC still keeps what it versioned, so that the folder may go; None where all is well or nothing is known.
+
+    A remote behind a URL is believed: asking it is `dvc status --cloud`'s.
+    """
+    repository = next((found for root in roots if (found := dvc_repository(root)) is not None), None)
+    if repository is None or run.dvc_hash is None or stored_files(repository, run.dvc_hash) is not None:
+        return None
+    remote = default_remote(repository)
+    if remote is not None and urlsplit(remote).scheme:
+        return None
+    where = f"neither its cache nor its remote {remote}" if remote is not None else "not its cache, and no remote,"
+    detail = f"{where} holds {run.dvc_hash}: run `dvc commit -f` and `dvc push` in {repository}"
+    return Check(f"{NAMES[run.stage]} (DVC)", "changed", detail)
 
 
 def compare(what: str, manifest: Manifest, files: Mapping[str, Path], where: str) -> Check:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, or_, select
@@ -56,8 +57,6 @@ TABLES: dict[Kind, tuple[Any, tuple[Any, ...]]] = {
     "encoder": (schema.BaseEncoder, ()),
 }
 """Kind -> (table, what comes with its rows: all that a thing was made of, in one query)."""
-MANY = ("scene", "labels", "encoder")
-"""A catalogue has a scene in several modalities, a file lies in several label sets; of all else the newest is meant."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ class Found:
     kind: Kind
     by: FoundBy
     rows: Sequence[Any]
-    """The row of `schema`; several of scenes, label files and base encoders."""
+    """Rows of `schema`, one of a map. All else may be several: a scene in two modalities, a file in many label sets,
+    one dataset in two projects; the first is meant, and of what was made all are asked."""
     part: str = ""
     """Which file of it was asked about, "map.tif" or "tile 0_0.tif"; empty where it was named, or is no file of it."""
 
@@ -103,7 +103,14 @@ def find(session: Session, workspace: Workspace, thing: Thing) -> Found | None:
     if thing.path is None:
         return _by_name(session, workspace, thing.asked.strip())
     ways = (_by_bytes, _by_manifest, _by_claims, _by_pixels)
-    return next((found for way in ways if (found := way(session, thing)) is not None), None)
+    found = next((found for way in ways if (found := way(session, thing)) is not None), None)
+    return found if found is None or found.kind not in ("model", "dataset") else _nearest_first(found, thing.path)
+
+
+def _nearest_first(found: Found, path: Path) -> Found:
+    """Of equal models or datasets that two projects made, the one of the project around the file is meant."""
+    around = {str(folder) for folder in (path, *path.parents)}
+    return replace(found, rows=sorted(found.rows, key=lambda row: row.run.project_folder not in around))
 
 
 def _by_bytes(session: Session, thing: Thing) -> Found | None:
@@ -133,7 +140,8 @@ def _checkpoints(thing: Thing) -> list[str]:
     """Digests of the weights in a folder that is no outputs of a stage: a download of MLflow's, a base encoder."""
     if thing.path is None or thing.manifest is not None:
         return []
-    return [sha256_file(path) for path in sorted(thing.path.rglob("*")) if path.suffix.lower() in CHECKPOINTS]
+    inside = (path for pattern in ("*", "*/*", "*/*/*") for path in sorted(thing.path.glob(pattern)))
+    return [sha256_file(path) for path in inside if path.suffix.lower() in CHECKPOINTS and path.is_file()]
 
 
 def _by_manifest(session: Session, thing: Thing) -> Found | None:
@@ -192,7 +200,8 @@ def _by_name(session: Session, workspace: Workspace, name: str) -> Found | None:
         return found
     for kind, which in _meanings(session, workspace, name):
         if rows := _rows(session, kind, *which):
-            return Found(kind, "name", rows)
+            same = rows if kind in ("scene", "labels", "encoder") else [r for r in rows if r.digest == rows[0].digest]
+            return Found(kind, "name", same)
     return None
 
 
@@ -220,8 +229,8 @@ def _version(session: Session, workspace: Workspace, name: str, alias: str) -> s
 
 
 def _rows(session: Session, kind: Kind, *which: ColumnElement[bool]) -> list[Any]:
+    """The rows that are meant, the newest first; of maps, which bear their own names, only that."""
     table, with_it = TABLES[kind]
-    if kind == "labels":
-        return list(session.scalars(select(table).where(*which).order_by(table.label_set_id.desc())))
-    wanted = select(table).where(*which).options(*with_it).order_by(table.id.desc())
-    return list(session.scalars(wanted if kind in MANY else wanted.limit(1)))
+    newest = table.label_set_id if kind == "labels" else table.id
+    wanted = select(table).where(*which).options(*with_it).order_by(newest.desc())
+    return list(session.scalars(wanted.limit(1) if kind == "map" else wanted))

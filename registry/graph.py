@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from registry.report import AuditReport, Kind, SceneFacts
+from registry.report import AuditReport, Kind, ModelLine, SceneFacts
 
 MOST = 6
 """Boxes of one kind that are drawn one by one; the rest is one box that counts them."""
@@ -117,27 +117,38 @@ def _subject(report: AuditReport) -> Node:
 
 
 def _add_touched(graph: Graph, report: AuditReport) -> None:
-    """Columns to the right: what was made from the thing."""
+    """Columns to the right: what was made from the thing, each joined to what it was made from."""
     touched, kind = report.touched, report.subject.kind if report.subject else ""
     if touched is None:
         return
-    last: list[str] = [kind if kind in ("dataset", "model") else "subject"]
-    columns = (
-        ("dataset", "dataset version", [(line.digest[:16], [line.project]) for line in touched.datasets]),
-        ("model", "model", [(f"{line.name}/{line.version}", [line.project]) for line in touched.models]),
-        ("map", "map", [(line.id, [f"for {line.date}"]) for line in touched.maps]),
+    asked: str = kind if kind in ("dataset", "model") else "subject"
+    datasets = _column(
+        graph, "dataset", "dataset version", [(d.digest, d.digest[:16], d.project) for d in touched.datasets]
     )
-    for name, plural, found in columns:
-        if not found:
-            continue
-        nodes = [Node(f"{name} {k}", name, title, lines) for k, (title, lines) in enumerate(found[:MOST])]
-        if len(found) > MOST:
-            nodes.append(Node(f"{name} more", name, f"and {_count(len(found) - MOST, plural)}", ["more"]))
-        graph.columns.append(nodes)
-        # which of them made which is in the tables: so many lines would say nothing
-        middle = [nodes[len(nodes) // 2].id]
-        graph.edges += [(one, node.id) for one in last for node in nodes]
-        last = middle
+    models = _column(graph, "model", "model", [(_name(m), _name(m), m.project) for m in touched.models])
+    maps = _column(graph, "map", "map", [(f"{m.id} {m.digest}", m.id, f"for {m.date}") for m in touched.maps])
+    edges: list[tuple[str, str]] = [(asked, node) for node in datasets.values()]
+    edges += [(datasets.get(model.dataset or "", asked), models[_name(model)]) for model in touched.models]
+    for line in touched.maps:
+        node = maps[f"{line.id} {line.digest}"]
+        edges += [(asked, node)] if line.through == "imagery" or kind == "model" else []
+        edges += [(models[line.model], node)] if line.model in models else []
+    graph.edges += dict.fromkeys(edges)
+
+
+def _column(graph: Graph, kind: Kind, word: str, found: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """Add a column of (key, title, line); the box of each key, which may be the one that counts the rest."""
+    if not found:
+        return {}
+    nodes = [Node(f"{kind} {k}", kind, title, [line]) for k, (_, title, line) in enumerate(found[:MOST])]
+    if len(found) > MOST:
+        nodes.append(Node(f"{kind} more", kind, f"and {_count(len(found) - MOST, word)}", ["more"]))
+    graph.columns.append(nodes)
+    return {key: nodes[min(k, MOST)].id for k, (key, _, _) in enumerate(found)}
+
+
+def _name(model: ModelLine) -> str:
+    return f"{model.name}/{model.version}"
 
 
 def svg(graph: Graph) -> str:
@@ -162,7 +173,8 @@ def _line(one: tuple[int, int, Node], other: tuple[int, int, Node]) -> str:
     x, y = one[0] + WIDTH, one[1] + one[2].height / 2
     to_x, to_y = other[0], other[1] + other[2].height / 2
     bend = max((to_x - x) / 2, GAP / 2)
-    return f'<path class="line" d="M{x} {y:g}C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x} {to_y:g}"/>'
+    far = " far" if to_x - x > GAP else ""  # past other columns
+    return f'<path class="line{far}" d="M{x} {y:g}C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x} {to_y:g}"/>'
 
 
 def _box(x: int, y: int, node: Node) -> str:

@@ -95,14 +95,14 @@ def _datasets_from(session: Session, found: Found) -> list[int]:
             wanted = select(schema.DatasetVersion.id).where(schema.DatasetVersion.label_set_id.in_(sets))
             return list(session.scalars(wanted))
         case "dataset":
-            return [found.rows[0].id]
+            return [row.id for row in found.rows]
     return []
 
 
 def _models_from(session: Session, found: Found, datasets: Sequence[int]) -> list[int]:
     """Ids of the model versions that the thing is, or went into."""
     if found.kind == "model":
-        return [found.rows[0].id]
+        return [row.id for row in found.rows]
     if found.kind == "encoder":
         return _ids(session, schema.ModelVersion.id, schema.ModelVersion.base_encoder_id, found)
     wanted = select(schema.ModelVersion.id).where(schema.ModelVersion.dataset_id.in_(datasets))
@@ -125,10 +125,13 @@ def _dataset_lines(session: Session, ids: Sequence[int]) -> list[DatasetLine]:
 
 
 def _model_lines(session: Session, ids: Sequence[int]) -> list[ModelLine]:
-    table = schema.ModelVersion
-    columns = (table.mlflow_name, table.mlflow_version, schema.Project.name, table.weights_sha256, table.created)
-    wanted: Select[Any] = select(*columns).join(table.project).where(table.id.in_(ids)).order_by(table.id.desc())
-    return [ModelLine(*row) for row in session.execute(wanted)]
+    table, dataset = schema.ModelVersion, schema.DatasetVersion
+    columns = (
+        *(table.mlflow_name, table.mlflow_version, schema.Project.name),
+        *(table.weights_sha256, dataset.digest, table.created),
+    )
+    wanted: Select[Any] = select(*columns).select_from(table).join(table.project).outerjoin(table.dataset)
+    return [ModelLine(*row) for row in session.execute(wanted.where(table.id.in_(ids)).order_by(table.id.desc()))]
 
 
 def _maps(session: Session, which: Any, through: Literal["imagery", "model"]) -> list[MapLine]:

@@ -109,6 +109,8 @@ def aliases_of(workspace: Workspace, project_name: str) -> dict[str, str]:
         return {
             str(alias): str(version) for alias, version in client.get_registered_model(project_name).aliases.items()
         }
+
+
 def alias_of(workspace: Workspace, project_name: str, alias: str) -> ModelVersion | None:
     """The version of a project's model that bears an alias; None where none does, or there is no model yet.
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from registry import schema
 from registry.context import who
-from registry.database import find_or_add
+from registry.database import change, find_or_add
 from registry.errors import ModelError
 from registry.models import CHAMPION, ModelVersion, alias_of, get_model, move_alias, one_at_a_time
 from registry.registry import Registry
@@ -209,8 +209,7 @@ def _intend(registry: Registry, project: str, request: str, values: Mapping[str,
         row = {**values, "project_id": owner.id, "model_id": model_id}
         find_or_add(session, schema.Promotion, {"request": request}, row)
 
-    with registry.database.write() as session:
-        write(session)
+    registry.database.transact(write, "promotion intended", project=project, request=request)
 
 
 def _carry_out(registry: Registry, request: str, project: str, version: str) -> schema.Promotion:
@@ -224,8 +223,9 @@ def _carry_out(registry: Registry, request: str, project: str, version: str) -> 
 
 
 def _change(registry: Registry, request: str, values: Mapping[str, Any]) -> schema.Promotion:
-    with registry.database.write() as session:
+    def write(session: Session) -> schema.Promotion:
         row = session.scalars(select(schema.Promotion).where(schema.Promotion.request == request)).one()
-        for name, value in values.items():
-            setattr(row, name, value)
+        change(session, row, **values)
         return row
+
+    return registry.database.transact(write, f"promotion {values['state']}", request=request)

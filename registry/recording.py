@@ -100,6 +100,7 @@ def _write_dataset(told: _Telling) -> None:
         "export_run_id": export and export.id,
         "label_set_id": label_set.id,
         "dvc_hash": facts.dvc_hash,
+        "remote": facts.remote,
         **told.revision,
         "created": told.now,
     }
@@ -196,6 +197,7 @@ def _write_run(
         "project_folder": str(project.root),
         "folder": result.place,
         "dvc_hash": facts.dvc_hash,
+        **facts.kept,
         **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
         "started": None if result.skipped else context.started,
         "finished": None if result.skipped else now,

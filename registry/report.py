@@ -30,6 +30,17 @@ class Check:
 
 
 @dataclass(frozen=True)
+class AssetFacts:
+    """One file of a scene, as it was when a stage first read it."""
+
+    name: str
+    href: str
+    checksum: str
+    """sha256:<hex>, multihash:<hex> or etag:<value>; empty where none is known."""
+    accessed: datetime
+
+
+@dataclass(frozen=True)
 class SceneFacts:
     """One scene of the lineage."""
 
@@ -38,6 +49,8 @@ class SceneFacts:
     catalogue: str
     acquired: datetime
     cloud_cover: float | None
+    assets: list[AssetFacts] = field(default_factory=list)
+    """Told of a scene that was asked about."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,8 @@ class ModelLine:
     version: str
     project: str
     weights_sha256: str
+    dataset: str | None
+    """Digest of the dataset version that it was trained on."""
     created: datetime
 
 

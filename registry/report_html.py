@@ -38,6 +38,7 @@ OWN_STYLE = """
 .problems { margin: .2rem 0 0; padding-left: 1.1rem; }
 svg.lineage { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg .line { fill: none; stroke: var(--soft); stroke-width: 1.4; }
+svg .far { stroke-dasharray: 4 4; opacity: .55; }
 svg rect { fill: var(--paper); stroke: var(--line); stroke-width: 1.4; } svg text { fill: var(--soft); }
 svg .title { fill: var(--text); font-weight: 600; } svg .asked rect { stroke-width: 3; }
 svg .labels rect { stroke: #8a6d1d; } svg .scene rect { stroke: #2b6cb0; } svg .dataset rect { stroke: #6b46c1; }
@@ -103,7 +104,7 @@ def _sections(report: AuditReport) -> Iterator[tuple[str, str]]:
         ("Scenes of the training data", report.dataset.scenes if report.dataset is not None else []),
     ):
         if scenes:
-            yield title, _scenes(scenes)
+            yield title, _scenes(scenes) + _assets(scenes)
 
 
 def _picture(report: AuditReport) -> str:
@@ -242,6 +243,22 @@ def _scenes(scenes: Sequence[SceneFacts]) -> str:
         for scene in scenes
     ]
     return _long(("scene", "modality", "acquired (UTC)", "cloud", "catalogue"), rows)
+
+
+def _assets(scenes: Sequence[SceneFacts]) -> str:
+    rows = [
+        (
+            scene.modality,
+            escape(one.name),
+            f"<code>{escape(one.checksum)}</code>",
+            f"{one.accessed:%Y-%m-%d}",
+            escape(one.href),
+        )
+        for scene in scenes
+        for one in scene.assets
+    ]
+    head = ("modality", "file", "checksum", "first read", "where")
+    return f"<h3>Its files</h3>{_long(head, rows)}" if rows else ""
 
 
 def _long(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -94,6 +94,12 @@ class Run(Covered, Base):
     code_dirty: Mapped[bool | None]
     project_commit: Mapped[str | None]
     project_dirty: Mapped[bool | None]
+    project_sha256: Mapped[str | None]
+    """Of project.yaml as it was; kept in `store` like every input file."""
+    code_sha256: Mapped[str | None]
+    """Of the archive of the platform's source that computed it, kept in `store`."""
+    store: Mapped[str | None]
+    """Folder or s3:// URL where what the run read is kept by its sha256."""
     lock_sha256: Mapped[str | None]
     """Of constraints.txt beside the code; unknown where the platform was installed without it."""
     environment_sha256: Mapped[str | None]
@@ -195,6 +201,8 @@ class DatasetVersion(Covered, Base):
     label_set_id: Mapped[int | None] = mapped_column(ForeignKey("label_sets.id"), index=True)
     digest: Mapped[str]
     dvc_hash: Mapped[str | None]
+    remote: Mapped[str | None]
+    """URL or folder of the DVC remote that it is pushed to."""
     project_commit: Mapped[str | None]
     """Git revision of the project when it was made; None where nobody knows."""
     project_dirty: Mapped[bool | None]
@@ -246,6 +254,8 @@ class ModelVersion(Covered, Base):
     mlflow_name: Mapped[str]
     mlflow_version: Mapped[str]
     mlflow_run: Mapped[str | None]
+    source: Mapped[str | None]
+    """Where MLflow keeps its files: a folder or URL."""
     created: Mapped[datetime]
 
     project: Mapped[Project] = relationship()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
@@ -15,6 +15,7 @@ from registry.find import Found
 from registry.lineage import Origin
 from registry.report import (
     AssessmentFacts,
+    AssetFacts,
     DatasetFacts,
     EncoderFacts,
     EvaluationFacts,
@@ -91,8 +92,16 @@ def dataset_facts(dataset: schema.DatasetVersion | None, runs: Sequence[schema.R
 
 
 def scene_facts(scenes: Iterable[schema.Scene]) -> list[SceneFacts]:
-    """Scenes."""
+    """The scenes of something."""
     return [SceneFacts(row.name, row.modality, row.catalogue, row.acquired, row.cloud_cover) for row in scenes]
+
+
+def scenes_asked(scenes: Iterable[schema.Scene]) -> list[SceneFacts]:
+    """Scenes that were asked about, with their files: a query each."""
+    return [
+        replace(told, assets=[_facts(AssetFacts, asset) for asset in row.assets])
+        for row, told in ((row, scene_facts([row])[0]) for row in scenes)
+    ]
 
 
 def label_facts(session: Session, files: Sequence[schema.LabelFile]) -> list[LabelFileFacts]:

@@ -10,9 +10,28 @@ from sqlalchemy.orm import Session
 from registry import schema
 from registry.anchors import Head
 from registry.check_anchors import CHAIN_TAGS, check_anchors, check_chain_tags, check_statement
+from registry.database import Database
 from registry.report import Check
 from registry.verify_chain import check_events, check_rows, check_rows_of, read_chain
 from registry.workspace import Workspace
+
+
+def verify_workspace(workspace: Workspace, noted: Sequence[Head] = ()) -> tuple[list[Check], Head]:
+    """As `verify_registry`, of a workspace's registry; and the head of its chain, worth to be noted elsewhere.
+
+    Raises:
+        DatabaseError: the registry cannot be reached.
+    """
+    database = Database(workspace.registry_url)
+    try:
+        with database.read() as session:
+            read = read_chain(session)
+            position = max(read.hashes, default=0)
+            head = Head(read.name, position, read.hashes.get(position, ""), str(database))
+            mine = [Head(read.name, other.position, other.hash, other.place) for other in noted]
+            return [check_events(read), check_rows(session, read), check_anchors(session, read, mine)], head
+    finally:
+        database.close()
 
 
 def verify_registry(session: Session, noted: Sequence[Head] = ()) -> list[Check]:

@@ -42,6 +42,14 @@ class _Environment(BaseSettings):
     dvc_remote: str | None = Field(
         None, description="DVC remote of new projects' dataset versions: a folder or s3://. <home>/dvc-remote."
     )
+    dask_scheduler: str | None = Field(
+        None, description="Dask scheduler of `--engine dask`: tcp://host:8786. A temporary cluster on this machine."
+    )
+    exchange: str | None = Field(
+        None,
+        description="Where Dask workers find their work and leave tiles: s3://, or a folder that all of them see. "
+        "<home>/exchange.",
+    )
     signing_key: str | None = Field(
         None, description="Signs the provenance of maps: an ed25519 private key (PEM), or a file with it. None."
     )
@@ -66,6 +74,10 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     templates: Path
     """Absolute path of the folder of a partner's own templates; need not exist."""
+    exchange: str
+    """Absolute folder or s3:// URL, without a slash at the end."""
+    dask_scheduler: str | None = None
+    """Address of a running Dask cluster; None for temporary ones."""
     signing_key: str | None = field(default=None, repr=False)
     """PEM, or the file that holds it (`signing.signing_key`)."""
     trusted_keys: str | None = None
@@ -82,7 +94,14 @@ class Workspace:
         _refuse_unknown()
         found = _Environment()
         made = cls._make(
-            found.home, found.registry_url, found.tracking_uri, found.artifacts, found.dvc_remote, found.templates
+            found.home,
+            found.registry_url,
+            found.tracking_uri,
+            found.artifacts,
+            found.dvc_remote,
+            found.exchange,
+            found.dask_scheduler,
+            found.templates,
         )
         return replace(made, signing_key=found.signing_key, trusted_keys=found.trusted_keys)
 
@@ -111,6 +130,8 @@ class Workspace:
         tracking: str | None,
         artifacts: str | None,
         remote: str | None,
+        exchange: str | None = None,
+        scheduler: str | None = None,
         templates: str | None = None,
     ) -> Workspace:
         home = Path(where).expanduser().absolute()
@@ -121,6 +142,8 @@ class Workspace:
             artifacts=_place("OLMOEARTH_ARTIFACTS", artifacts or str(home / "artifacts")),
             dvc_remote=_place("OLMOEARTH_DVC_REMOTE", remote or str(home / "dvc-remote")),
             templates=Path(templates).expanduser().absolute() if templates else home / "templates",
+            exchange=_place("OLMOEARTH_EXCHANGE", exchange or str(home / "exchange")),
+            dask_scheduler=scheduler and _scheduler(scheduler),
         )
 
     @property
@@ -177,6 +200,12 @@ def _tracking(uri: str) -> str:
             "http(s)://, sqlite:///<path> and postgresql+psycopg2://."
         )
     return _database("MLFLOW_TRACKING_URI", uri)
+
+
+def _scheduler(address: str) -> str:
+    if urlsplit(address).scheme not in ("tcp", "tls", "ws", "wss"):
+        raise SettingError(f"OLMOEARTH_DASK_SCHEDULER: '{address}' is no address of a scheduler like tcp://host:8786.")
+    return address
 
 
 def _place(setting: str, where: str) -> str:

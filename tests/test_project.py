@@ -137,7 +137,7 @@ def test_a_valid_project_comes_back_from_its_file_as_it_was(config: dict[str, An
         ),
         (
             {"retraining": {"cron": "0 4 1 * *", "crom": 1}},
-            "retraining.crom: unknown key, found 1; did you mean 'cron'? Allowed here: cron, watch, triggers",
+            "retraining.crom: unknown key, found 1; did you mean 'cron'? Allowed here: cron, triggers, start",
         ),
         # wrong types
         ({"name": 123}, "name: expected text, found 123; put it in quotes"),

@@ -181,7 +181,6 @@ WAKES: dict[str, tuple[Any, str]] = {
         f"retraining.{key}": (value, "")
         for key, value in {
             "cron": "0 4 1 * *",
-            "watch": "5 * * * *",
             "triggers": ["labels", "season"],
             "start": "champion",
             "remap": True,

@@ -17,9 +17,17 @@ ThingArgument = Annotated[
     str,
     typer.Argument(
         metavar="FILE|ID",
+        show_default=False,
         help="A file or folder (any product of a map, a tile, weights, a model, a dataset, labels), or a name: a map's "
         "id, a model `name/3`, a digest, a DVC hash, a scene's id.",
     ),
+]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="Verify every event and row of the registry, too, not only what made it.")
+]
+HeadOption = Annotated[
+    list[str] | None,
+    typer.Option("--head", metavar="POSITION:HASH", help="With --verify: a head of the chain that somebody kept."),
 ]
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page, for people.")]
 ProvOption = Annotated[Path | None, typer.Option("--prov", help="Write the lineage as W3C PROV-JSON, for other tools.")]
@@ -31,17 +39,30 @@ def add_to(app: typer.Typer) -> None:
     app.command()(lineage)
 
 
-def audit(thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None) -> None:
+def audit(
+    thing: ThingArgument = "",
+    verify: VerifyOption = False,
+    head: HeadOption = None,
+    as_json: JsonOption = False,
+    html: HtmlOption = None,
+    prov: ProvOption = None,
+) -> None:
     """Tell what made a thing and what was made from it, and verify every checksum behind it.
 
-    Exits with 1 unless all verify.
+    With --verify and nothing named, it is the registry alone. Exits with 1 unless all verify.
     """
     from registry.audit import audit as look_up
     from registry.workspace import Workspace
 
     workspace = Workspace.from_environment()
+    if not thing or head:
+        from flows.cli.verify import verify_all
+
+        if thing or not verify:
+            raise typer.BadParameter("name a file or an id, or give --verify alone; --head goes with --verify alone.")
+        raise typer.Exit(verify_all(workspace, head or [], as_json))
     with progress(as_json) as listener:
-        report = look_up(workspace, thing, listener)
+        report = look_up(workspace, thing, listener, whole_registry=verify)
     _tell(report, workspace, as_json, html, prov)
     raise typer.Exit(0 if report.verified else 1)
 

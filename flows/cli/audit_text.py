@@ -30,7 +30,7 @@ def show(report: AuditReport, out: Console) -> None:
     if report.touched is not None:
         _show_touched(report.touched, out)
     for check in report.checks:
-        _show_check(check, out)
+        show_check(check, out)
 
 
 def _upstream(report: AuditReport) -> Iterator[tuple[str, str]]:
@@ -54,6 +54,9 @@ def _upstream(report: AuditReport) -> Iterator[tuple[str, str]]:
         yield "run", _run(run)
     for scene in report.scenes or []:
         yield "scene", f"{scene.id}, {scene.modality}, {scene.acquired:%Y-%m-%d %H:%M} UTC, from {scene.catalogue}"
+        for asset in scene.assets:
+            known = asset.checksum or "no checksum known"
+            yield "", f"{asset.name}: {known}, first read {asset.accessed:%Y-%m-%d}, {asset.href}"
     for file in report.labels or []:
         yield (
             "labels",
@@ -114,7 +117,8 @@ def _show_table(out: Console, what: str, head: Sequence[str], rows: Sequence[Seq
         out.print(f"and {len(rows) - MOST_ROWS:,} more (--json lists all)", highlight=False)
 
 
-def _show_check(check: Check, out: Console) -> None:
+def show_check(check: Check, out: Console) -> None:
+    """Print a check and the first of its problems."""
     out.print(f"  {MARKS[check.status]}  {check.what}: ", end="", highlight=False)
     out.print(check.detail, highlight=False, markup=False, soft_wrap=True)
     for problem in check.problems[:MOST_PROBLEMS]:

@@ -28,12 +28,9 @@ def change(
     """Compare two maps of one area: what became what, as a map, a matrix in hectares and a picture."""
     from olmoearth_core.assessment import change as comparing
     from olmoearth_core.assessment.sample import map_files
-    from olmoearth_core.errors import MappingError
 
     before, after = map_files(old), map_files(new)
-    if len(before) != 1 or len(after) != 1:
-        raise MappingError(f"{old}, {new}: maps of several zones are compared file by file (map_<EPSG>.tif).")
-    found = comparing.change(before[0], after[0], to, min_confidence=min_confidence, resample=resample)
+    found = comparing.change(before, after, to, min_confidence=min_confidence, resample=resample)
     if as_json:
         print_json(found)
         return
@@ -47,6 +44,7 @@ def change(
     for name, row in zip(found["classes"], found["hectares"], strict=True):
         table.add_row(name, *(f"{value:,.1f}" for value in row))
     out.print(table)
-    out.print(f"{found['changed_hectares']:,.1f} ha changed by the maps: {to / comparing.MAP}", highlight=False)
-    text = f"Two maps make two maps' mistakes. Areas with errors: olmoearth sample {to / comparing.MAP}"
+    made = to / comparing.MAP if len(after) == 1 else to
+    out.print(f"{found['changed_hectares']:,.1f} ha changed by the maps: {made}", highlight=False)
+    text = f"Two maps make two maps' mistakes. Areas with errors: olmoearth sample {made}"
     out.print(text, highlight=False, soft_wrap=True)

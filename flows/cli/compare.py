@@ -34,7 +34,6 @@ def compare(
 
     Needs the training set (`olmoearth run --until preprocess`). Killed, it goes on; asked again, it remembers.
     """
-    from flows.cli.estimate import area_km2
     from flows.door import finished_stage
     from olmoearth_core.project import load_project
     from olmoearth_core.stage import project_lock
@@ -52,7 +51,7 @@ def compare(
             candidates(loaded, _listed(encoders), _listed(weights)),
             split=split,
             epochs=epochs,
-            area_km2=area_km2(loaded) if area is None else area,
+            area_km2=area,
             price_per_hour=price,
             measure=measure,
             progress=listener,

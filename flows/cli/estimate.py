@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from flows.cli.output import JsonOption, console, print_json, side_console
 
 if TYPE_CHECKING:
+    from olmoearth_core.inference.outlook import MapOutlook
+    from olmoearth_core.models.card import TaskCard
     from olmoearth_core.models.cost import Estimate, Workload
     from olmoearth_core.project import Project
 
@@ -53,42 +56,57 @@ def estimate(
         "overlap": overlap,
     }
     work = _workload(loaded, {name: value for name, value in given.items() if value is not None})
-    if area is None and loaded is not None:
-        area = area_km2(loaded)
+    outlook = _outlook(loaded, work) if loaded is not None and area is None else None
+    windows = outlook.computed if outlook else None if area is None else area * work.windows_per_km2
     every = [name for name in CATALOGUE if set(work.modalities) <= set(named(name).band_sets)]
     names = every if encoders == "all" else [name.strip() for name in encoders.split(",")]
     calibrate = (loaded is not None or price is not None) if measure is None else measure
     if calibrate and not as_json:
         side_console().print("Measuring windows/s on this device: up to a minute ...", style="dim")
-    rows = cost.estimate(names, work, area_km2=area, price_per_hour=price, calibrate=calibrate)
+    rows = cost.estimate(
+        names,
+        work,
+        windows=windows,
+        price_per_hour=price,
+        calibrate=calibrate,
+        at_once=outlook.at_once if outlook else None,
+        task=_task(loaded) if loaded else None,
+    )
     if plot is not None:
         cost.plot(rows, plot)
     if as_json:
-        print_json({"project": loaded and loaded.config.name, "area_km2": area, "rows": [_row(row) for row in rows]})
+        km2 = outlook.km2 if outlook else area
+        plan = {key: value for key, value in asdict(outlook).items() if key != "km2"} if outlook else None
+        found = {"project": loaded and loaded.config.name, "area_km2": km2, "plan": plan}
+        print_json({**found, "rows": [_row(row) for row in rows]})
     else:
-        _show(rows, work, loaded, area, plot)
+        _show(rows, work, loaded, outlook, area, plot)
 
 
 def _workload(project: Project | None, given: dict[str, Any]) -> Workload:
     from dataclasses import replace
 
+    from olmoearth_core.inference.outlook import timesteps_with_scenes
     from olmoearth_core.models.cost import Workload, workload_of
 
-    return replace(workload_of(project), **given) if project else Workload(**given)
+    if project is None:
+        return Workload(**given)
+    return replace(workload_of(project), **{"timesteps": timesteps_with_scenes(project), **given})
 
 
-def area_km2(project: Project) -> float:
-    """The area that a project maps, in square kilometres.
+def _outlook(project: Project, work: Workload) -> MapOutlook:
+    from olmoearth_core.inference.outlook import map_outlook
+    from olmoearth_core.models.precision import resolve_device
 
-    Raises:
-        LabelError, MappingError: its file cannot be used.
-    """
-    from olmoearth_core.inference.area import load_areas
+    return map_outlook(project, work, resolve_device("auto").type)
 
-    config = project.config
-    where = config.map.area
-    areas = load_areas(project.path(where), where, crs=config.imagery.crs, resolution=config.imagery.resolution)
-    return float(sum(part.area for area in areas for part in area.parts)) / 1e6
+
+def _task(project: Project) -> TaskCard:
+    """The head that a map of the project needs."""
+    from olmoearth_core.models.card import TaskCard
+
+    task = project.config.task
+    return TaskCard(name=task.name, kind=task.kind, classes=task.class_names, unit=task.unit, range=task.range)
 
 
 def _row(row: Estimate) -> dict[str, Any]:
@@ -110,7 +128,14 @@ def _row(row: Estimate) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[Estimate], work: Workload, project: Project | None, area: float | None, plot: Path | None) -> None:
+def _show(
+    rows: list[Estimate],
+    work: Workload,
+    project: Project | None,
+    outlook: MapOutlook | None,
+    area: float | None,
+    plot: Path | None,
+) -> None:
     from rich.table import Table
 
     from olmoearth_core.models import cost
@@ -118,7 +143,9 @@ def _show(rows: list[Estimate], work: Workload, project: Project | None, area: f
     out = console()
     title = f"{project.config.name}: " if project else ""
     title += f"windows of {work.window_size} px, patches of {work.patch_size} px, timesteps: {work.timesteps}"
-    if area is not None:
+    if outlook is not None:
+        title += f", {outlook.km2:,.1f} km²: {outlook.windows:,} windows in {outlook.tiles:,} tiles"
+    elif area is not None:
         title += f", {area:,.1f} km²"
     table = Table(title=title, title_justify="left")
     header, body = cost.table(rows)
@@ -132,7 +159,7 @@ def _show(rows: list[Estimate], work: Workload, project: Project | None, area: f
         out.print("~ follows from the measured ones by its MACs", highlight=False)
     if not any(row.speed for row in rows):
         out.print("--measure adds windows/s on this device, and hours where there is an area.", highlight=False)
-    elif area is None:
+    elif area is None and outlook is None:
         out.print("--area KM2 adds hours, and money with --price PER_HOUR.", highlight=False)
     if plot is not None:
         out.print(f"Plot: {plot}", highlight=False, soft_wrap=True)

@@ -61,6 +61,7 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # workers come and go; what matters is told
         # services that send events and logs to Prefect's own server: what they could not send is nobody's loss, and
         # what fails in a run comes as an error of its own
         os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")

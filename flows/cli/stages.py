@@ -28,6 +28,14 @@ ProcessesOption = Annotated[
     int, typer.Option(help="Processes that compute tiles of the map, each with the model; they change no pixel.", min=1)
 ]
 
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Who computes tiles of the map: local, processes, or dask (OLMOEARTH_DASK_SCHEDULER, else a temporary "
+        "cluster of --processes). Without it: processes where there are several."
+    ),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -41,20 +49,23 @@ def run(
     until: Annotated[str, typer.Option(help="Last stage to run.")] = "postprocess",
     refresh: RefreshOption = False,
     retry_failed: RetryOption = False,
+    engine: EngineOption = None,
     processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole lifecycle; stages that are up to date are skipped."""
     from flows import door
+    from flows.engines import check_engine
     from flows.run import run_lifecycle
     from olmoearth_core.project import load_project
 
     loaded = load_project(project)
     door.check_stage(until)
+    check_engine(engine, processes)
     with progress(as_json) as listener:
         if retry_failed:
             door.retry_failed(loaded, listener)
-        results = run_lifecycle(loaded, listener, until=until, refresh=refresh, processes=processes)
+        results = run_lifecycle(loaded, listener, until=until, refresh=refresh, engine=engine, processes=processes)
     if as_json:
         print_json({"project": loaded.config.name, "stages": results})
     else:
@@ -65,11 +76,20 @@ def infer(
     project: ProjectArgument = Path(),
     refresh: RefreshOption = False,
     retry_failed: RetryOption = False,
+    engine: EngineOption = None,
     processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Map the area tile by tile; of a run that was stopped, the tiles that are missing."""
-    _run_one("infer", project, refresh=refresh, retry_failed=retry_failed, processes=processes, as_json=as_json)
+    _run_one(
+        "infer",
+        project,
+        refresh=refresh,
+        retry_failed=retry_failed,
+        engine=engine,
+        processes=processes,
+        as_json=as_json,
+    )
 
 
 def _stage_command(name: str) -> Callable[..., None]:
@@ -80,7 +100,14 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 
 def _run_one(
-    name: str, project: Path, *, refresh: bool, as_json: bool, retry_failed: bool = False, processes: int = 1
+    name: str,
+    project: Path,
+    *,
+    refresh: bool,
+    as_json: bool,
+    retry_failed: bool = False,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> None:
     from flows import door
     from olmoearth_core.project import load_project
@@ -91,7 +118,7 @@ def _run_one(
             door.refresh(loaded, listener)
         if retry_failed:
             door.retry_failed(loaded, listener)
-        result = door.describe(door.run_stage(loaded, name, progress=listener, processes=processes))
+        result = door.describe(door.run_stage(loaded, name, progress=listener, engine=engine, processes=processes))
     if as_json:
         print_json(result)
     else:
@@ -116,6 +143,8 @@ def show_results(root: Path, results: list[dict[str, Any]]) -> None:
         out.print(line, highlight=False, markup=False)
     if last["stage"] == "postprocess":
         folder = root / last["folder"]
-        out.print(f"\nMap:      {folder / 'map.tif'}", highlight=False, soft_wrap=True)
+        first = min(folder.glob("map*.tif"))  # of several zones, over which map.gti.gpkg lies
+        opened = first if first.name == "map.tif" else folder / "map.gti.gpkg"
+        out.print(f"\nMap:      {opened}", highlight=False, soft_wrap=True)
         out.print(f"Preview:  {folder / 'preview.png'}", highlight=False, soft_wrap=True)
-        out.print(f"Next:     olmoearth audit {folder / 'map.tif'}", highlight=False, soft_wrap=True)
+        out.print(f"Next:     olmoearth audit {first}", highlight=False, soft_wrap=True)

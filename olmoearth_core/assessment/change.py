@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,14 @@ from rasterio.windows import Window
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
-from olmoearth_core.grid import Grid, PixelBox, areal_scale
+from olmoearth_core.grid import areal_scale
 from olmoearth_core.postprocess.areas import class_areas
-from olmoearth_core.postprocess.mosaic import NODATA, Band, gdal_errors, write_mosaic, write_style
+from olmoearth_core.postprocess.mosaic import NODATA, Band, box_of, gdal_errors, write_mosaic, write_style
 from olmoearth_core.postprocess.preview import write_preview
+from olmoearth_core.postprocess.tile_index import index_name, write_index
 from olmoearth_core.store import whole_file, write_bytes, write_json, write_text
 
-MAP, STYLE, MATRIX, PICTURE, PREVIEW, REPORT = (
-    "map.tif",
-    "map.qml",
-    "matrix.csv",
-    "matrix.png",
-    "preview.png",
-    "change.json",
-)
+MAP, MATRIX, PICTURE, PREVIEW, REPORT = "map.tif", "matrix.csv", "matrix.png", "preview.png", "change.json"
 PROBABILITIES = "probabilities.tif"
 UNCERTAIN = "uncertain change"
 MOST = 254
@@ -52,15 +47,22 @@ class _Map:
     map_id: str
 
 
-def change(old: Path, new: Path, out: Path, *, min_confidence: float = 0.0, resample: bool = False) -> dict[str, Any]:
+def change(
+    old: Path | Sequence[Path],
+    new: Path | Sequence[Path],
+    out: Path,
+    *,
+    min_confidence: float = 0.0,
+    resample: bool = False,
+) -> dict[str, Any]:
     """Compare two maps of classes, where both know a class, on the grid of the newer one; block by block.
 
     Leaves in `out`: map.tif (COG; its classes are "stable forest", "forest to water", ..., so that `sample` and
     `assess` give these areas their errors), map.qml, matrix.csv (hectares on the ground: rows old, columns new),
-    matrix.png, preview.png, change.json.
+    matrix.png, preview.png, change.json. Of several zones a map each (map_32631.tif, ...) and a tile index over them.
 
     Args:
-        old: map.tif of the earlier map.
+        old: map.tif of the earlier map, or its files, one a zone.
         new: of the later one.
         out: folder.
         min_confidence: pixels that differ count as "uncertain change" where the highest probability of either map
@@ -74,48 +76,58 @@ def change(old: Path, new: Path, out: Path, *, min_confidence: float = 0.0, resa
         MappingError: no maps of classes, other classes, other grids, no common ground, or probabilities that lack.
         StoreError: the disk is full.
     """
-    before, after = _read(old), _read(new)
+    pairs = _pairs([old] if isinstance(old, Path) else old, [new] if isinstance(new, Path) else new, resample=resample)
+    before, after = _read_all([one for one, _ in pairs]), _read_all([two for _, two in pairs])
     if before.classes != after.classes:
         raise MappingError(
-            f"{old} has the classes {', '.join(before.classes)}, {new} has {', '.join(after.classes)}: two maps are "
-            "compared class by class. Map the area again with one model for both dates."
+            f"{before.path} has the classes {', '.join(before.classes)}, {after.path} has {', '.join(after.classes)}: "
+            "two maps are compared class by class. Map the area again with one model for both dates."
         )
     if not 0 <= min_confidence <= 1:
         raise MappingError(f"The minimum confidence is {min_confidence:g}; give a probability from 0 to 1.")
     size = len(after.classes)
     counts, square_metres = np.zeros(size * size, np.int64), np.zeros(size * size)
-    with rasterio.open(new) as source:
-        crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
-    for _, pair, sure, (x, y) in _blocks(old, new, min_confidence, resample):
-        here = np.bincount(pair[sure], minlength=size * size)
-        counts += here
-        square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
+    for one, two in pairs:
+        with rasterio.open(two) as source:
+            crs, pixel = source.crs, abs(source.transform.a * source.transform.e)
+        for _, pair, sure, (x, y) in _blocks(one, two, min_confidence, resample):
+            here = np.bincount(pair[sure], minlength=size * size)
+            counts += here
+            square_metres += here * pixel / areal_scale(crs, np.array([x]), np.array([y]))
     kinds = [int(kind) for kind in np.flatnonzero(counts)]
     names = [_name(kind, after.classes) for kind in kinds] + ([UNCERTAIN] if min_confidence > 0 else [])
     if not kinds:
-        raise MappingError(f"{old} and {new} have no pixel in common that both know. Compare maps of one area.")
+        raise MappingError(
+            f"{before.path} and {after.path} have no pixel in common that both know. Compare maps of one area."
+        )
     if len(names) > MOST:
         raise MappingError(f"The maps differ in {len(names)} ways; a map of change holds {MOST}. Merge some classes.")
     colours = [_colour(kind, after.colours) for kind in kinds] + ["#9e9e9e"] * (min_confidence > 0)
     identity = f"{before.map_id}..{after.map_id}"
-    tags = {
-        "OLMOEARTH_MAP_ID": identity,
-        "OLMOEARTH_CLASSES": json.dumps(dict(enumerate(names)), ensure_ascii=False),
-        "OLMOEARTH_OLD": f"{before.map_id} {sha256_file(old)}",
-        "OLMOEARTH_NEW": f"{after.map_id} {sha256_file(new)}",
-    }
-    _write_map(out, old, new, kinds, colours, tags, min_confidence, resample)
-    write_style(out / STYLE, names, colours)
+    maps = []
+    for one, two in pairs:
+        tags = {
+            "OLMOEARTH_MAP_ID": identity,
+            "OLMOEARTH_CLASSES": json.dumps(dict(enumerate(names)), ensure_ascii=False),
+            "OLMOEARTH_OLD": f"{before.map_id} {sha256_file(one)}",
+            "OLMOEARTH_NEW": f"{after.map_id} {sha256_file(two)}",
+        }
+        maps.append(out / (MAP if len(pairs) == 1 else f"{Path(MAP).stem}_{_code(two)}.tif"))
+        _write_map(maps[-1], one, two, kinds, colours, tags, min_confidence, resample)
+        write_style(maps[-1].with_suffix(".qml"), names, colours)
+    if len(maps) > 1:
+        write_index(out / index_name(MAP), maps, date(2000, 1, 1), out)
+        write_style(out / index_name(MAP).replace(".gpkg", ".qml"), names, colours)
     hectares = (square_metres / 1e4).reshape(size, size)
     _write_matrix(out / MATRIX, hectares, after.classes)
     write_bytes(out / PICTURE, _picture(hectares, after.classes))
-    areas = class_areas([out / MAP], names)
+    areas = class_areas(maps, names)
     about = {"title": "Change", "subtitle": f"{before.map_id} to {after.map_id}", "footer": identity}
-    write_preview(out / PREVIEW, [out / MAP], **about, colours=colours, areas=areas)
+    write_preview(out / PREVIEW, maps, **about, colours=colours, areas=areas)
     report = {
         "map_id": identity,
-        "old": {"map_id": before.map_id, "sha256": sha256_file(old)},
-        "new": {"map_id": after.map_id, "sha256": sha256_file(new)},
+        "old": {"map_id": before.map_id, **_checksums([one for one, _ in pairs])},
+        "new": {"map_id": after.map_id, **_checksums([two for _, two in pairs])},
         "min_confidence": min_confidence,
         "classes": after.classes,
         "hectares": [[round(float(value), 4) for value in row] for row in hectares],
@@ -124,6 +136,49 @@ def change(old: Path, new: Path, out: Path, *, min_confidence: float = 0.0, resa
     }
     write_json(out / REPORT, report)
     return report
+
+
+def _pairs(old: Sequence[Path], new: Sequence[Path], *, resample: bool) -> list[tuple[Path, Path]]:
+    """The files of two maps that lie on one grid, in the order of the newer map's."""
+    if len(old) == len(new) == 1:
+        return [(old[0], new[0])]
+    zones = {_code(path): path for path in old}
+    if resample and len(old) > 1 and not all(_code(path) in zones for path in new):
+        zones = dict.fromkeys(map(_code, new), old[0].with_name(index_name(MAP)))  # it knows all zones
+    elif resample and len(old) == 1:
+        zones = dict.fromkeys(map(_code, new), old[0])
+    pairs = [(zones[_code(path)], path) for path in new if _code(path) in zones]
+    if len(pairs) < max(len(new), len(old)) and not resample:
+        raise MappingError(
+            f"{old[0].parent} has the zones {', '.join(zones)}, {new[0].parent} has {', '.join(map(_code, new))}. Map "
+            "both on one grid, or take nearest pixels with --resample."
+        )
+    return pairs
+
+
+def _code(path: Path) -> str:
+    """The zone of a map file, as names of files tell it."""
+    try:
+        with rasterio.open(path) as source:
+            return str(source.crs.to_string().rsplit(":", 1)[-1])
+    except RasterioError as error:
+        raise MappingError(f"{path}: cannot be read as a raster ({error}).") from error
+
+
+def _checksums(paths: Sequence[Path]) -> dict[str, Any]:
+    if len(paths) == 1:
+        return {"sha256": sha256_file(paths[0])}
+    return {"sha256": {path.name: sha256_file(path) for path in dict.fromkeys(paths)}}
+
+
+def _read_all(paths: Sequence[Path]) -> _Map:
+    """What the files of a map say of it; an index says nothing, so a zone beside it is asked."""
+    if paths[0].name == index_name(MAP):
+        paths = sorted(paths[0].parent.glob(f"{Path(MAP).stem}_*.tif"))
+    maps = [_read(path) for path in paths]
+    if len({(m.map_id, *m.classes) for m in maps}) > 1:
+        raise MappingError(f"{', '.join(path.name for path in paths)}: are files of different maps.")
+    return maps[0]
 
 
 def _read(path: Path) -> _Map:
@@ -207,7 +262,7 @@ def _colour(kind: int, colours: Sequence[str]) -> str:
 
 
 def _write_map(
-    out: Path,
+    path: Path,
     old: Path,
     new: Path,
     kinds: Sequence[int],
@@ -218,15 +273,11 @@ def _write_map(
 ) -> None:
     value = np.full(max(kinds) + 2, NODATA, np.uint8)  # the last is of -1
     value[list(kinds)] = np.arange(len(kinds))
-    scratch = out / ".scratch"
+    scratch = path.parent / ".scratch"
     flat = scratch / "change.tif"
     with rasterio.open(new) as source:
         profile = {"crs": source.crs, "transform": source.transform, "width": source.width, "height": source.height}
-        grid = Grid(source.crs.to_string(), float(source.transform.a))
-        left, top = source.transform.c, source.transform.f
-        box: PixelBox = grid.box(
-            round(left / grid.resolution), round(-top / grid.resolution), source.width, source.height
-        )
+        box = box_of(source)
     tiled = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     with (
         whole_file(flat) as partial,
@@ -237,7 +288,7 @@ def _write_map(
             block = value[np.where(sure, pair, -1)]
             block[(pair >= 0) & ~sure] = len(kinds)  # uncertain
             target.write(block, 1, window=window)
-    write_mosaic(out / MAP, {flat: box}, [Band("change", 1, colours=colours)], tags=tags, scratch=scratch)
+    write_mosaic(path, {flat: box}, [Band("change", 1, colours=colours)], tags=tags, scratch=scratch)
     flat.unlink()
     scratch.rmdir()
 

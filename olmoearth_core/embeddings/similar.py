@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -23,6 +23,7 @@ from olmoearth_core.grid import PixelBox
 from olmoearth_core.inference.plan import Plan, Tile, read_plan
 from olmoearth_core.postprocess.mosaic import Band, write_mosaic
 from olmoearth_core.postprocess.preview import write_value_preview
+from olmoearth_core.postprocess.tile_index import index_name, write_index
 from olmoearth_core.progress import Progress
 from olmoearth_core.store import write_bytes, write_json
 
@@ -92,6 +93,8 @@ def similar(folder: Path, query: Query, out: Path, progress: Progress) -> dict[s
         name = f"{RASTER}_{crs.rsplit(':', 1)[-1]}.tif"
         write_mosaic(out / name, tiles, [Band("similarity", 1, 1 / STEPS)], tags={}, scratch=scratch)
         rasters.append(name)
+    if len(rasters) > 1:
+        write_index(out / index_name(f"{RASTER}.tif"), [out / name for name in rasters], plan.anchor, scratch)
     for tiles in scored.values():
         for path in tiles:
             path.unlink()
@@ -232,12 +235,22 @@ def _encode(scores: np.ndarray, box: PixelBox) -> bytes:
         return bytes(memory.read())
 
 
+class _Place(NamedTuple):
+    """A patch that may be listed: its middle in its zone's CRS, and in metres from the Earth's middle."""
+
+    score: float
+    x: float
+    y: float
+    crs: str
+    on_earth: tuple[float, float, float]
+
+
 class _Best:
     """The best places so far, no two of them close together."""
 
     def __init__(self, top: int, apart: float) -> None:
         self._top, self._apart = top, apart
-        self._found: list[tuple[float, float, float, str]] = []  # score, x, y, crs
+        self._found: list[_Place] = []
 
     def add(self, scores: np.ndarray, box: PixelBox) -> None:
         """Consider the patches of a tile: (h, w) scores, NaN where there is none."""
@@ -248,21 +261,19 @@ class _Best:
         first = np.argpartition(-known, most - 1)[:most]
         x, y = box.centres
         rows, columns = np.divmod(first, box.width)
+        from_middle = Transformer.from_crs(box.grid.crs, "EPSG:4978", always_xy=True)
+        on_earth = np.stack(from_middle.transform(x[columns], y[rows], np.zeros(len(first))), axis=1).tolist()
         here = [
-            (float(known[i]), float(x[c]), float(y[r]), box.grid.crs)
-            for i, r, c in zip(first, rows, columns, strict=True)
+            _Place(float(known[i]), float(x[c]), float(y[r]), box.grid.crs, tuple(place))
+            for i, r, c, place in zip(first, rows, columns, on_earth, strict=True)
             if known[i] > 0
         ]
         self._found = self._thinned([*self._found, *here])
 
-    def _thinned(self, found: list[tuple[float, float, float, str]]) -> list[tuple[float, float, float, str]]:
-        kept: list[tuple[float, float, float, str]] = []
-        for place in sorted(found, key=lambda p: (-p[0], p[3], p[1], p[2])):
-            near = any(
-                place[3] == other[3] and (place[1] - other[1]) ** 2 + (place[2] - other[2]) ** 2 < self._apart**2
-                for other in kept
-            )
-            if not near:
+    def _thinned(self, found: list[_Place]) -> list[_Place]:
+        kept: list[_Place] = []
+        for place in sorted(found, key=lambda p: (-p.score, p.crs, p.x, p.y)):
+            if not any(_metres(place, other) < self._apart for other in kept):
                 kept.append(place)
             if len(kept) == self._top:
                 break
@@ -271,7 +282,7 @@ class _Best:
     def places(self) -> gpd.GeoDataFrame:
         """Columns rank (from 1), similarity, geometry (points in EPSG:4326)."""
         rows = []
-        for rank, (score, x, y, crs) in enumerate(self._found, 1):
+        for rank, (score, x, y, crs, _) in enumerate(self._found, 1):
             lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
             rows.append((rank, round(score, 4), lon, lat))
         table = np.array(rows, dtype=np.float64).reshape(-1, 4)
@@ -280,6 +291,13 @@ class _Best:
             geometry=gpd.points_from_xy(table[:, 2], table[:, 3]),
             crs="EPSG:4326",
         )
+
+
+def _metres(one: _Place, two: _Place) -> float:
+    """How far two places are apart; those of two zones as the crow flies through the Earth."""
+    if one.crs == two.crs:
+        return float(np.hypot(one.x - two.x, one.y - two.y))
+    return float(np.linalg.norm(np.subtract(one.on_earth, two.on_earth)))
 
 
 def _write_places(path: Path, places: gpd.GeoDataFrame) -> None:

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from olmoearth_core.errors import ImageryError, TransientError
@@ -124,38 +124,58 @@ def _endpoint() -> str | None:
 
 def s3_fault(error: Exception, address: str) -> ImageryError | TransientError:
     """What boto3 raised for `address`, as a sentence; TransientError where trying again may help."""
+    fault, said = s3_said(error)
+    where = "Check AWS_PROFILE, AWS_ACCESS_KEY_ID and imagery.access in project.yaml."
+    match fault:
+        case "no credentials":
+            return ImageryError(
+                f"{address}: {said}. Set AWS_PROFILE or imagery.access.profile; for a public bucket set "
+                "imagery.access.anonymous: true."
+            )
+        case "forbidden":
+            return ImageryError(
+                f"{address}: these credentials may not read it ({said}). Is the address right, and does the bucket "
+                f"have the reader pay (imagery.access.requester_pays)? {where}"
+            )
+        case "no bucket":
+            return ImageryError(f"{address}: {said}. Correct the address, or the endpoint.")
+        case "no object":
+            return ImageryError(f"{address}: {said}.")
+        case "passing":
+            return TransientError(f"{address}: {said}")
+    return ImageryError(f"{address}: {said}. {where}")
+
+
+Fault = Literal["no credentials", "forbidden", "no bucket", "no object", "passing", "refused"]
+
+
+def s3_said(error: Exception) -> tuple[Fault, str]:
+    """Which kind of fault boto3 raised, and what it says, without a full stop; "passing" is worth trying again."""
     from botocore import exceptions as boto
 
-    where = "Check AWS_PROFILE, AWS_ACCESS_KEY_ID and imagery.access in project.yaml."
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return ImageryError(
-            f"{address}: no credentials for S3 were found. Set AWS_PROFILE or imagery.access.profile; for a public "
-            "bucket set imagery.access.anonymous: true."
-        )
+        return "no credentials", "no credentials for S3 were found"
     if isinstance(error, boto.ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
-            return ImageryError(f"{address}: the credentials are wrong (S3 says {code}). {where}")
+            return "refused", f"the credentials are wrong (S3 says {code})"
         if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
-            return ImageryError(f"{address}: the credentials have expired (S3 says {code}). Log in again. {where}")
+            return "refused", f"the credentials have expired (S3 says {code}). Log in again"
         if status == 403:
-            return ImageryError(
-                f"{address}: these credentials may not read it (S3 says {code or 403}). Is the address right, and does "
-                f"the bucket have the reader pay (imagery.access.requester_pays)? {where}"
-            )
+            return "forbidden", f"S3 says {code or 403}"
         if code == "NoSuchBucket":
-            return ImageryError(f"{address}: there is no such bucket. Correct the address, or the endpoint.")
+            return "no bucket", "there is no such bucket"
         if status == 404 or code in ("NoSuchKey", "404"):
-            return ImageryError(f"{address}: there is no such object.")
+            return "no object", "there is no such object"
         if status in (408, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
-            return TransientError(f"{address}: S3 cannot answer at the moment ({code or status})")
-        return ImageryError(f"{address}: S3 refuses ({code or status}: {one_line(error)}). {where}")
+            return "passing", f"S3 cannot answer at the moment ({code or status})"
+        return "refused", f"S3 refuses ({code or status}: {one_line(error)})"
     if isinstance(error, boto.EndpointConnectionError | boto.ConnectionError | boto.HTTPClientError):
-        return TransientError(f"{address}: S3 cannot be reached ({one_line(error)})")
+        return "passing", f"S3 cannot be reached ({one_line(error)})"
     if isinstance(error, boto.BotoCoreError):
-        return ImageryError(f"{address}: cannot be read from S3 ({one_line(error)}). {where}")
-    return TransientError(f"{address}: cannot be read from S3 ({one_line(error)})")  # a body that was cut short
+        return "refused", f"S3 cannot be used ({one_line(error)})"
+    return "passing", f"S3 was cut short ({one_line(error)})"  # in the middle of a body
 
 
 def one_line(error: BaseException) -> str:

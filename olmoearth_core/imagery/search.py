@@ -35,6 +35,8 @@ Geometries = Sequence[BaseGeometry] | NDArray[Any]
 FOLDER = "scenes"
 CELL = 0.05
 """Degrees. Search areas are made of such cells, so that a label more in the same place asks for nothing new."""
+MANY = 10_000
+"""Polygons of an area from which on only their boxes are looked at."""
 MAX_CELLS = 64
 """Cells along the longer edge of a search area; larger areas get cells of twice the size, and so on."""
 
@@ -102,6 +104,21 @@ def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = F
         CatalogueError: the catalogue cannot be read, or has no such scene.
         LabelError: the area cannot be read.
     """
+    return _freeze(project, "map", _map_area(project), [project.config.map.date], progress, refresh)
+
+
+def frozen_map_scenes(project: Project) -> SceneList | None:
+    """The scenes over the area to map, where they were searched; asks no catalogue.
+
+    Raises:
+        CatalogueError: the file is damaged.
+        LabelError: the area cannot be read.
+    """
+    _, path = _query(project, "map", _map_area(project), [project.config.map.date])
+    return read_scenes(path, project.root) if path.exists() else None
+
+
+def _map_area(project: Project) -> list[BaseGeometry]:
     from olmoearth_core.labels.vector import read_area
 
     config = project.config
@@ -109,8 +126,16 @@ def freeze_map_scenes(project: Project, progress: Progress, *, refresh: bool = F
     # windows reach over the edge of the area; at least one metre a unit of the grid, 111 km a degree of latitude
     reach = config.model.window_size * config.imagery.resolution / 111_000
     north = min(max(abs(area.bounds[1]), abs(area.bounds[3])), 85.0)
-    areas = [within_180(area.buffer(reach / np.cos(np.radians(north))))]
-    return _freeze(project, "map", areas, [config.map.date], progress, refresh)
+    return grown(area, float(reach / np.cos(np.radians(north))))
+
+
+def grown(area: BaseGeometry, degrees: float) -> list[BaseGeometry]:
+    """An area with a margin around it; of very many polygons the cells around them, which is quicker."""
+    if shapely.get_num_geometries(area) < MANY:
+        return [within_180(area.buffer(degrees))]
+    bounds = shapely.bounds(shapely.get_parts(area)) + np.array([-degrees, -degrees, degrees, degrees])
+    cells = np.unique(np.concatenate([np.floor(bounds[:, :2] / CELL), np.ceil(bounds[:, 2:] / CELL)], axis=1), axis=0)
+    return [within_180(box) for box in shapely.box(*(cells * CELL).T)]
 
 
 def _freeze(
@@ -121,6 +146,19 @@ def _freeze(
     progress: Progress,
     refresh: bool,
 ) -> Path:
+    query, path = _query(project, what, areas, dates)
+    if path.exists() and not refresh:
+        read_scenes(path, project.root)  # a damaged file is told now, not in the middle of a stage
+        return path
+    scenes = search(query, project.root, progress, access_of(project))
+    scenes.write(path)
+    count = "1 scene" if len(scenes.scenes) == 1 else f"{len(scenes.scenes)} scenes"
+    progress.note(f"{count} found for the {what}; kept in {path.relative_to(project.root)}")
+    return path
+
+
+def _query(project: Project, what: str, areas: Geometries, dates: Sequence[dt.date]) -> tuple[Query, Path]:
+    """What is searched, and the file that holds the answer."""
     imagery = project.config.imagery
     query = Query(
         catalogue=imagery.catalogue,
@@ -132,15 +170,7 @@ def _freeze(
         spans=merge_spans(step for date in dates for step in imagery.framing.spans(date)),
         max_cloud_cover=imagery.max_cloud_cover,
     )
-    path = project.root / FOLDER / f"{what}-{sha256_json(query.to_json())[:12]}.json"
-    if path.exists() and not refresh:
-        read_scenes(path, project.root)  # a damaged file is told now, not in the middle of a stage
-        return path
-    scenes = search(query, project.root, progress, access_of(project))
-    scenes.write(path)
-    count = "1 scene" if len(scenes.scenes) == 1 else f"{len(scenes.scenes)} scenes"
-    progress.note(f"{count} found for the {what}; kept in {path.relative_to(project.root)}")
-    return path
+    return query, project.root / FOLDER / f"{what}-{sha256_json(query.to_json())[:12]}.json"
 
 
 def search(query: Query, root: Path, progress: Progress, access: Access | None = None) -> SceneList:

@@ -20,8 +20,8 @@ from olmoearth_core.digest import sha256_json
 from olmoearth_core.imagery.address import is_url, join
 
 SAMPLES, SAMPLE = 8, 2**16
-"""Pieces of a file that are read, and their bytes. A compressed raster whose pixels changed has other block sizes, which
-stand in its header: at its beginning or its end."""
+"""Pieces of a file that are read, and their bytes. A compressed raster whose pixels changed has blocks of other sizes,
+which stand in its header: at its beginning or its end."""
 _PROPERTIES = (
     "updated",
     "processing:version",

@@ -1,7 +1,8 @@
 """Who computes the tiles of a map: an engine takes a job and tiles, and tells what became of each.
 
 Every engine makes the same bytes, since a worker chooses nothing: the plan says how a tile is computed. `local` is this
-process; `Processes` (processes.py) are several on this machine; flows/dask_engine.py reaches other machines.
+process; `Processes` (processes.py) are several on this machine; flows/dask_engine.py reaches other machines, which do
+what bench.py says and exchange files as exchange.py says.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 
+import torch
+
 from olmoearth_core.errors import MappingError
 from olmoearth_core.inference.job import GIVE_UP, MapJob, map_some
 from olmoearth_core.inference.plan import Tile
 from olmoearth_core.inference.worker import Outcome
+from olmoearth_core.models.precision import resolve_device
 
 LOSSES = 3
 """Workers that may be lost over a tile, before it counts as failed."""
@@ -31,6 +35,12 @@ class Engine(Protocol):
     def __call__(self, job: MapJob, tiles: Sequence[Tile]) -> Iterator[Outcome]:
         """Compute `tiles` of `job`; a tile is told when its file and its record are in `job.out`."""
         ...
+
+
+def device_of(engine: Engine | None) -> torch.device:
+    """The device that the plan is made for: this machine's, unless the engine's workers have another (its `device`)."""
+    found = getattr(engine, "device", None)
+    return torch.device(found) if found else resolve_device("auto")
 
 
 def local(job: MapJob, tiles: Sequence[Tile]) -> Iterator[Outcome]:
@@ -79,10 +89,13 @@ class Ledger:
         self._held.setdefault(worker, {}).update({tile.name: tile for tile in taken})
         return taken
 
-    def tell(self, worker: Hashable, outcome: Outcome) -> Outcome | None:
-        """What `worker` says of a tile; None where it failed and is to be tried again at the end."""
+    def tell(self, worker: Hashable, outcome: Outcome, *, last: bool = False) -> Outcome | None:
+        """What `worker` says of a tile; None where it failed and is to be tried again at the end.
+
+        With `last` a failure is told too: there is no other time.
+        """
         tile = self._held[worker].pop(outcome.name)
-        if outcome.record is not None:
+        if outcome.record is not None or last:
             self._in_vain = 0
             return outcome
         self._failure(f"{outcome.name}, because: {outcome.reason}")

@@ -22,7 +22,7 @@ from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import AssetReader, Failure
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.inference.area import Area, load_areas
-from olmoearth_core.inference.engines import local
+from olmoearth_core.inference.engines import device_of, local
 from olmoearth_core.inference.job import ATTEMPTS, MapJob
 from olmoearth_core.inference.journals import failed_tiles, forget_failed, lost_assets, note_failed, note_lost
 from olmoearth_core.inference.keys import TileKeys, rules_of, tile_keys
@@ -42,7 +42,7 @@ from olmoearth_core.inference.reuse import take_over
 from olmoearth_core.manifest import Manifest, read_manifest
 from olmoearth_core.models.card import ModelCard
 from olmoearth_core.models.model_folder import read_card
-from olmoearth_core.models.precision import resolve_device, resolve_precision
+from olmoearth_core.models.precision import resolve_precision
 from olmoearth_core.project import ProjectConfig
 from olmoearth_core.stage import StageRun
 from olmoearth_core.store import write_bytes
@@ -75,7 +75,7 @@ def infer(run: StageRun) -> dict[str, Any]:
     check_coverage(areas, scenes.scenes, source)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
-    device = resolve_device("auto")
+    device = device_of(run.engine)
     damaged = read_manifest(run.scratch)  # of outputs that were finished once: the whole tiles are still here
     plan = with_former_threads(make_plan(config, areas, card, device), run.out, damaged)
     check_extent(plan, source)
@@ -234,7 +234,9 @@ def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> list[TileRecord]:
     tiles, engine = job.plan.tiles, run.engine or local
     records = finished_tiles(run.out, job)
     if records:
-        run.progress.note(f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain.")
+        run.progress.note(
+            f"{len(records)} of {len(tiles)} tiles were finished before; {len(tiles) - len(records)} remain."
+        )
     taken = take_over(run, keys, [tile.name for tile in tiles if tile.name not in records])
     if taken:
         left = len(tiles) - len(records) - len(taken)

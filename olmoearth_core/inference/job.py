@@ -51,32 +51,42 @@ class MapJob:
 
 
 def map_some(job: MapJob, tiles: Sequence[Tile]) -> Iterator[Outcome]:
+    """Compute `tiles` with a worker of their own, as `insist` does."""
+    with Worker(job) as worker:
+        yield from insist(worker, tiles)
+
+
+def insist(worker: Worker, tiles: Sequence[Tile], *, first: int = 1) -> Iterator[Outcome]:
     """Compute `tiles`, each written whole or not at all before it is told.
 
     A tile that fails (imagery that a server does not give, memory) is tried again after all others, up to `ATTEMPTS`
     times and without reading ahead, and is then told with the reason.
+
+    Args:
+        worker: has the job at hand.
+        tiles: of the job's plan.
+        first: which attempt at them comes next; 2 where one was made elsewhere.
 
     Raises:
         CheckpointError: the model is damaged.
         MappingError: one tile after the other fails, and none goes well.
         StoreError: the disk is full; finished tiles are kept.
     """
-    with Worker(job) as worker:
-        left = list(tiles)
-        for attempt in range(1, ATTEMPTS + 1):
-            failed: set[str] = set()
-            in_a_row = 0
-            for outcome in worker.map(left, ahead=attempt == 1):
-                in_a_row = 0 if outcome.record else in_a_row + 1
-                if in_a_row >= GIVE_UP and attempt == 1:
-                    raise MappingError(
-                        f"{in_a_row} tiles failed one after the other, the last, {outcome.name}, because: "
-                        f"{outcome.reason} Finished tiles are kept; run the same command again when that is mended."
-                    )
-                if outcome.record is None and attempt < ATTEMPTS:
-                    failed.add(outcome.name)
-                else:
-                    yield outcome
-            left = [tile for tile in left if tile.name in failed]
-            if not left:
-                return
+    left = list(tiles)
+    for attempt in range(first, ATTEMPTS + 1):
+        failed: set[str] = set()
+        in_a_row = 0
+        for outcome in worker.map(left, ahead=attempt == 1):
+            in_a_row = 0 if outcome.record else in_a_row + 1
+            if in_a_row >= GIVE_UP and attempt == 1:
+                raise MappingError(
+                    f"{in_a_row} tiles failed one after the other, the last, {outcome.name}, because: "
+                    f"{outcome.reason} Finished tiles are kept; run the same command again when that is mended."
+                )
+            if outcome.record is None and attempt < ATTEMPTS:
+                failed.add(outcome.name)
+            else:
+                yield outcome
+        left = [tile for tile in left if tile.name in failed]
+        if not left:
+            return

@@ -34,7 +34,6 @@ from olmoearth_core.models.card import ModelCard
 from olmoearth_core.models.catalogue import named
 from olmoearth_core.project_imagery import ImageryConfig
 
-
 FILLED = b"\x01"
 
 

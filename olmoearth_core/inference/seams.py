@@ -33,6 +33,12 @@ class Seams:
     patches: float
     pairs: int
 
+    @classmethod
+    def of(cls, sums: np.ndarray) -> Seams:
+        """From sums and counts (3, 2) of pairs across, inside and at patches."""
+        across, inside, patches = sums[:, 0] / np.maximum(sums[:, 1], 1)
+        return cls(float(across), float(inside), float(patches), int(sums[0, 1]))
+
     @property
     def score(self) -> float:
         """1 where edges do not show at all; the goal is at most 1.05."""
@@ -46,6 +52,15 @@ class Seams:
 
 def seams(tiles: Path) -> Seams:
     """The seams of a map of classes, from its tiles (the folder that the stage infer left); tile by tile.
+
+    Raises:
+        MappingError: there is no plan.
+    """
+    return Seams.of(seam_sums(tiles))
+
+
+def seam_sums(tiles: Path) -> np.ndarray:
+    """What `seams` is made of, (3, 2), as `differences`: those of several maps add up.
 
     Raises:
         MappingError: there is no plan.
@@ -66,8 +81,7 @@ def seams(tiles: Path) -> Seams:
             here_and_below = here
         sums += differences(here_and_right, column, plan.layout)
         sums += differences(here_and_below.swapaxes(1, 2), row, plan.layout)
-    across, inside, patches = sums[:, 0] / np.maximum(sums[:, 1], 1)
-    return Seams(float(across), float(inside), float(patches), int(sums[0, 1]))
+    return sums
 
 
 def differences(probabilities: np.ndarray, first: int, layout: Layout) -> np.ndarray:

@@ -10,12 +10,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from olmoearth_core.errors import EncoderInputError
 from olmoearth_core.models.catalogue import named
 from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.modalities import MODALITIES
 from olmoearth_core.project import Project
+
+if TYPE_CHECKING:
+    from olmoearth_core.models.card import TaskCard
 
 FAMILY_COLOURS = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c", "galileo": "#c98b2b"}
 """What a family's sizes are drawn in, here and in comparisons."""
@@ -122,7 +126,8 @@ class Estimate:
     """Per window."""
     work: Workload
     speed: Speed | None = None
-    area_km2: float | None = None
+    windows: float | None = None
+    """To compute."""
     price_per_hour: float | None = None
 
     @property
@@ -137,10 +142,10 @@ class Estimate:
 
     @property
     def hours(self) -> float | None:
-        """Hours of this device for the area: the encoder alone, not reading and writing."""
-        if self.speed is None or self.area_km2 is None:
+        """Hours of this device for all windows: the model alone; reading and writing go on beside it."""
+        if self.speed is None or self.windows is None:
             return None
-        return self.area_km2 * self.work.windows_per_km2 / self.speed.windows_per_second / 3600
+        return self.windows / self.speed.windows_per_second / 3600
 
     @property
     def money(self) -> float | None:
@@ -152,22 +157,25 @@ def estimate(
     names: Iterable[str],
     work: Workload,
     *,
-    area_km2: float | None = None,
+    windows: float | None = None,
     price_per_hour: float | None = None,
     calibrate: bool = False,
     seconds: float = 1.0,
+    at_once: int | None = None,
+    task: TaskCard | None = None,
 ) -> list[Estimate]:
-    """Estimate every encoder of `names`, cheapest first.
+    """Estimate every encoder of `names`, cheapest first, for so many `windows`.
 
     With `calibrate`, speed is measured on this device: each encoder for about `seconds`, until one window would take
-    longer than ten times that; the speed of larger ones then follows from their MACs.
+    longer than ten times that; the speed of larger ones then follows from their MACs. `at_once` and `task` are as for
+    `measure`.
 
     Raises:
         CheckpointError: a name is not in the catalogue.
         EncoderInputError: an encoder does not read a modality of `work`.
     """
     rows = [
-        Estimate(name, tokens(named(name), work), macs(named(name), work), work, None, area_km2, price_per_hour)
+        Estimate(name, tokens(named(name), work), macs(named(name), work), work, None, windows, price_per_hour)
         for name in names
     ]
     rows.sort(key=lambda row: row.macs)
@@ -181,13 +189,31 @@ def estimate(
             if 1 / scaled > 10 * seconds:
                 done.append(replace(row, speed=replace(last.speed, windows_per_second=scaled, measured=False)))
                 continue
-        last = replace(row, speed=measure(row.name, work, seconds=seconds))
+        last = replace(row, speed=measure(row.name, work, seconds=seconds, at_once=at_once, task=task))
         done.append(last)
     return done
 
 
-def measure(name: str, work: Workload, *, seconds: float = 1.0, precision: str = "auto", device: str = "auto") -> Speed:
-    """Measure the windows per second of `name` (random weights: speed does not depend on them)."""
+def measure(
+    name: str,
+    work: Workload,
+    *,
+    seconds: float = 1.0,
+    precision: str = "auto",
+    device: str = "auto",
+    at_once: int | None = None,
+    task: TaskCard | None = None,
+) -> Speed:
+    """Measure the windows per second of `name` (random weights: speed does not depend on them).
+
+    Args:
+        name: of the encoder.
+        work: what a window is.
+        seconds: about so long.
+        precision, device: as for `load_encoder`.
+        at_once: windows that go through together, as a plan says; as many as keep the device busy when not given.
+        task: whose head answers; the encoder alone when not given.
+    """
     import time
 
     import numpy as np
@@ -195,23 +221,26 @@ def measure(name: str, work: Workload, *, seconds: float = 1.0, precision: str =
 
     from olmoearth_core.models import build_encoder
     from olmoearth_core.models.precision import apply_precision, resolve_device, resolve_precision
+    from olmoearth_core.models.predictor import Predictor
 
     place = resolve_device(device)
     chosen = resolve_precision(precision, place)
-    encoder = apply_precision(build_encoder(name), chosen).to(place)
-    batch = max(1, (4096 if place.type == "cpu" else 65536) // tokens(named(name), work))
+    batch = at_once or max(1, (4096 if place.type == "cpu" else 65536) // tokens(named(name), work))
     shape = (batch, work.timesteps, work.window_size, work.window_size)
-    inputs = {
-        m: np.full((*shape[:2], len(MODALITIES[m].bands), *shape[2:]), 1000.0, np.float32) for m in work.modalities
-    }
+    bands = {m: MODALITIES[m].band_names for m in work.modalities}
+    inputs = {m: np.full((*shape[:2], len(names), *shape[2:]), 1000, np.uint16) for m, names in bands.items()}
+    valid = {m: np.ones(shape, bool) for m in bands}
     dates = np.broadcast_to(np.datetime64("2024-01-15") + 30 * np.arange(work.timesteps), shape[:2])
+    tasks = [task] if task else []
+    sizes = {"timesteps": work.timesteps, "patch_size": work.patch_size, "resolution": work.resolution}
+    model = Predictor(apply_precision(build_encoder(name), chosen), tasks, bands=bands, **sizes).to(place).eval()  # type: ignore[arg-type]
 
     def once() -> float:
         start = time.perf_counter()
         with torch.inference_mode():
-            encoder.encode(inputs, dates, patch_size=work.patch_size, resolution=work.resolution).map()
-        if place.type == "cuda":
-            torch.cuda.synchronize()
+            seen = model.look(inputs, dates, valid)
+            answers = model.answer(seen)
+            (task.probabilities(answers[task.name]) if task else seen.features).cpu()
         return time.perf_counter() - start
 
     times = [once()]  # the first call also warms up, and counts only when it is the only one
@@ -257,7 +286,7 @@ def plot(rows: Sequence[Estimate], path: Path) -> None:
 
     panels: list[tuple[str, list[float]]] = [("GMAC per km²", [r.macs_per_km2 / 1e9 for r in rows])]
     if all(r.hours is not None for r in rows):
-        panels.append((f"hours for {rows[0].area_km2:,.0f} km²", [r.hours or 0.0 for r in rows]))
+        panels.append((f"hours for {rows[0].windows:,.0f} windows", [r.hours or 0.0 for r in rows]))
     elif all(r.speed is not None for r in rows):
         panels.append(("windows per second", [r.speed.windows_per_second for r in rows if r.speed]))
     figure = Figure(figsize=(5.5 * len(panels), 0.38 * len(rows) + 1.4), layout="constrained")

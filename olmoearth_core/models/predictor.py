@@ -185,7 +185,8 @@ class TrainedModel:
         """
         main = self.card.main
         height, width = next(iter(valid.values())).shape[-2:]
-        self.predictor.eval()
+        if self.predictor.training:  # to ask is cheap, to say it walks through all modules
+            self.predictor.eval()
         with torch.inference_mode():
             answer = self.predictor(inputs, dates, valid, whole_timesteps=whole_timesteps)[main.name]
             answer = main.probabilities(answer).expand(-1, -1, height, width).cpu().numpy()

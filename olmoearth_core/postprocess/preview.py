@@ -115,21 +115,29 @@ def _read_zones(maps: Sequence[Path]) -> tuple[np.ndarray, BoundingBox, int]:
         factor = max(1, round(size / sources[0].transform.a))
         shape = math.ceil((top - bottom) / size), math.ceil((right - left) / size)
         sheet = np.full(shape, sources[0].nodata, sources[0].dtypes[0])
+        owner = np.zeros(shape, np.uint8)
         placed = rasterio.Affine(size, 0, left, 0, -size, top)
-        for source in sources:
+        for number, source in enumerate(sources, 1):
             stored, thinned = _thinned(source, factor)
             here = np.full_like(sheet, source.nodata)
             where = {"src_transform": thinned, "src_crs": source.crs, "dst_transform": placed, "dst_crs": crs}
             reproject(stored, here, **where, src_nodata=source.nodata, dst_nodata=source.nodata)
-            sheet = np.where(here == source.nodata, sheet, here)
+            shown = here != source.nodata
+            sheet[shown], owner[shown] = here[shown], number
+    west, east = (
+        owner[:, :-2],
+        owner[:, 2:],
+    )  # where zones meet a pixel of the sheet may be nobody's
+    rows, columns = np.nonzero((owner[:, 1:-1] == 0) & (west > 0) & (east > 0) & (west != east))
+    sheet[rows, columns + 1] = sheet[rows, columns]
     return sheet, BoundingBox(left, top - shape[0] * size, left + shape[1] * size, top), factor
 
 
 def _around(sources: Sequence[rasterio.DatasetReader], crs: Any) -> tuple[float, float, float, float]:
     """(left, bottom, right, top) of what holds some rasters in `crs`."""
     edges = np.array([transform_bounds(source.crs, crs, *source.bounds, densify_pts=21) for source in sources])
-    left, bottom, right, top = (*edges[:, :2].min(axis=0).tolist(), *edges[:, 2:].max(axis=0).tolist())
-    return left, bottom, right, top
+    low, high = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def _thinned(source: rasterio.DatasetReader, factor: int) -> tuple[np.ndarray, rasterio.Affine]:

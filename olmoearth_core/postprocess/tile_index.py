@@ -44,15 +44,17 @@ def write_index(path: Path, rasters: Sequence[Path], day: date, scratch: Path) -
         with rasterio.open(raster) as source:
             bounds.append(transform_bounds(source.crs, DEGREES, *source.bounds, densify_pts=21))
             metres.append(float(source.transform.a))
-    edges, crs, size = np.array(bounds), DEGREES, float(f"{min(metres) / METRES:.3g}")
+    edges, crs, shrink = np.array(bounds), DEGREES, math.cos(math.radians((bounds[0][1] + bounds[0][3]) / 2))
+    high = min(metres) / METRES
+    wide = high / shrink
     if (edges[:, 0] > edges[:, 2]).any() or edges[:, 2].max() - edges[:, 0].min() > 180:
         crs, edges = ACROSS, np.array([_across(raster) for raster in rasters])
-        size = float(f"{min(metres) / math.cos(math.radians(bounds[0][1] / 2 + bounds[0][3] / 2)):.3g}")
+        high = wide = min(metres) / shrink
     features = gpd.GeoDataFrame(
         {"location": [raster.name for raster in rasters]}, geometry=list(shapely.box(*edges.T)), crs=crs
     )
     # with no more than this GDAL takes bands, colours and nodata from the rasters themselves
-    resolution = {"RESX": repr(size), "RESY": repr(size)}
+    resolution = {"RESX": f"{wide:.4g}", "RESY": f"{high:.4g}"}
     layer = Layer(path.name.removesuffix(INDEX), features, metadata=resolution)
     write_geopackage(path, [layer], day, scratch)
 

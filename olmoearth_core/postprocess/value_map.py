@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 
 from olmoearth_core.errors import MappingError
 from olmoearth_core.grid import areal_scale
-from olmoearth_core.inference.blend import NO_VALUE
+from olmoearth_core.inference.blend import NO_VALUE, VALUE_STEPS
 from olmoearth_core.inference.plan import PlannedModel
 from olmoearth_core.inference.product import value_scale
 from olmoearth_core.postprocess.item import value_assets
@@ -68,7 +68,7 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
     maps = [run.out / zone.named(MAP) for zone in mapped.zones]
     if len(maps) > 1:
         style = index_name(MAP).removesuffix(".gpkg") + ".qml"
-        products.need([style], lambda: _write_style(run.out / style, model))
+        products.need([style], lambda: _write_style(run.out / style, model, stored=True))
     table = value_table(maps)
     mapped.need_observations(products, 2, "uint16")
     products.need([VALUES], lambda: _write_table(run.out / VALUES, table, model.unit))
@@ -79,8 +79,8 @@ def make_value_products(mapped: Mapped, advance: Callable[[int], None]) -> dict[
 
 
 def value_table(paths: Sequence[Path]) -> dict[str, Any]:
-    """What a map of values, one file a zone, comes to: pixels, hectares, and (None where nothing is mapped) mean, std and
-    percentiles.
+    """What a map of values, one file a zone, comes to: pixels, hectares, and (None where nothing is mapped) mean, std
+    and percentiles.
 
     Mean and std are over the ground: each block's pixels count by the areal scale of the CRS in the block's middle.
     """
@@ -124,13 +124,14 @@ def _limits(table: dict[str, Any], model: PlannedModel) -> tuple[float, float]:
     return model.range if low is None or low >= high else (low, high)
 
 
-def _write_style(path: Path, model: PlannedModel) -> None:
-    """Write a QGIS style: colours over the range, with the values as labels."""
+def _write_style(path: Path, model: PlannedModel, *, stored: bool = False) -> None:
+    """Write a QGIS style: colours over the range, with the values as labels; of a tile index, over `stored` numbers."""
     assert model.range is not None
     low, high = model.range
+    first, last = (0, VALUE_STEPS) if stored else model.range
     steps = np.linspace(0, 1, 11)
     items = "".join(
-        f'<item value="{low + step * (high - low):.10g}" color="{to_hex(colormaps[RAMP](step))}" alpha="255" '
+        f'<item value="{first + step * (last - first):.10g}" color="{to_hex(colormaps[RAMP](step))}" alpha="255" '
         f"label={quoteattr(f'{low + step * (high - low):.4g} {model.unit}'.strip())}/>"
         for step in steps.tolist()
     )
@@ -138,7 +139,7 @@ def _write_style(path: Path, model: PlannedModel) -> None:
         path,
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
         f'<qgis version="3.28"><pipe><rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" '
-        f'classificationMin="{low:.10g}" classificationMax="{high:.10g}"><rastershader>'
+        f'classificationMin="{first:.10g}" classificationMax="{last:.10g}"><rastershader>'
         f'<colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0">{items}</colorrampshader>'
         "</rastershader></rasterrenderer></pipe></qgis>\n",
     )

@@ -16,9 +16,11 @@ from typing import Any
 from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import ProjectError
+from olmoearth_core.inference.outlook import map_outlook
 from olmoearth_core.manifest import Manifest
 from olmoearth_core.models.cost import Estimate, estimate, workload_of
 from olmoearth_core.models.lora import merge_lora
+from olmoearth_core.models.precision import resolve_device
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
 from olmoearth_core.stage import Meter
@@ -64,7 +66,7 @@ def compare_encoders(
         candidates: encoders and weights, two at least.
         split: what is judged on.
         epochs: of each; the project's, or what the recipe takes, when not given.
-        area_km2: what would be mapped.
+        area_km2: what would be mapped; the project's area, as its map is planned, when not given.
         price_per_hour: of this device.
         measure: whether windows per second are measured.
         progress: is told the steps.
@@ -86,16 +88,15 @@ def compare_encoders(
     known = [candidate.known(project) for candidate in candidates]
     bench = _Bench(project, folder, manifest, split, epochs, progress, device)
     judged = [bench.judged(one) for one in known]
-    costs = {
-        row.name: row
-        for row in estimate(
-            dict.fromkeys(c.encoder for c in candidates),
-            workload_of(project),
-            area_km2=area_km2,
-            price_per_hour=price_per_hour,
-            calibrate=measure,
-        )
-    }
+    work = workload_of(project)
+    if area_km2 is None:
+        outlook = map_outlook(project, work, resolve_device(device).type)
+        area_km2, windows = outlook.km2, float(outlook.computed)
+    else:
+        windows = area_km2 * work.windows_per_km2
+    names = dict.fromkeys(c.encoder for c in candidates)
+    rows = estimate(names, work, windows=windows, price_per_hour=price_per_hour, calibrate=measure)
+    costs = {row.name: row for row in rows}
     found = [_compared(one, *result, costs[one.candidate.encoder]) for one, result in zip(known, judged, strict=True)]
     own = next((row for row in found if row.encoder == project.config.model.encoder), found[0])
     about = {

@@ -101,12 +101,12 @@ def test_dvc_repro_and_run_make_the_same_dataset_version(
     assert "Running stage" not in dvc(project, home, "repro")
 
 
-def test_the_same_project_elsewhere_and_in_two_processes_gives_the_same_bytes(
+def test_the_same_project_elsewhere_and_on_two_dask_workers_gives_the_same_bytes(
     finished: tuple[Path, Any], tmp_path: Path, world: Path, olmoearth: Run
 ) -> None:
     _, answer = finished
     other = make_project(tmp_path / "elsewhere" / "fields", world)
-    again = olmoearth("run", other, "--processes", "2", "--json")
+    again = olmoearth("run", other, "--engine", "dask", "--processes", "2", "--json")
     assert again.code == 0, again.err
     assert digests(again.json) == digests(answer)
     scores = [stage["summary"] for stage in answer["stages"]]
@@ -139,6 +139,18 @@ def test_the_audit_of_the_map_verifies_and_names_its_makers(finished: tuple[Path
     text = json.dumps(audit.json)
     for stage in answer["stages"][1:]:
         assert stage["key"] in text
+
+
+def test_the_map_is_made_again_and_so_is_the_model(finished: tuple[Path, Any], tmp_path: Path, olmoearth: Run) -> None:
+    """The training set comes from its DVC remote, and the training ends with the same weights."""
+    folder, answer = finished
+    product = folder / answer["stages"][-1]["folder"] / "map.tif"
+    again = olmoearth("reproduce", product, "--all", "--retrain", "--into", tmp_path / "again", "--json")
+    assert again.code == 0, again.err + again.out
+    assert (again.json["verdict"], again.json["reasons"], again.json["same_weights"]) == ("equal", [], True)
+    parts = [one for part in ("tiles", "products", "model") for one in again.json[part]]
+    assert {one["outcome"] for one in parts} == {"equal"}
+    assert len(again.json["tiles"]) == again.json["recorded_tiles"] > 1
 
 
 def test_every_project_command_answers_for_people_and_machines(finished: tuple[Path, Any], olmoearth: Run) -> None:

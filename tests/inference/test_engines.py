@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from olmoearth_core.errors import CheckpointError, MappingError
 from olmoearth_core.inference.engines import LOSSES, Ledger
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.job import MapJob
-from olmoearth_core.inference.plan import Tile
+from olmoearth_core.inference.plan import Plan, Tile, batch_sizes
 from olmoearth_core.inference.processes import Processes
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.inference.worker import Outcome
@@ -104,6 +105,22 @@ def test_who_stops_listening_leaves_no_process(project: Project, tmp_path: Path)
         infer(replace(run, engine=first_only))
     assert not children()
     assert len(list(tmp_path.glob("*.json"))) > 2, "the finished tile is kept"
+
+
+def test_the_plan_is_made_for_the_device_of_the_engine(project: Project, tmp_path: Path) -> None:
+    class Elsewhere:
+        device = "cuda"
+        plans: ClassVar[list[Plan]] = []
+
+        def __call__(self, job: MapJob, tiles: Sequence[Tile]) -> Iterator[Outcome]:
+            self.plans.append(job.plan)
+            raise MappingError("enough")
+
+    with pytest.raises(MappingError, match="enough"):
+        infer(replace(infer_run(project, tmp_path), engine=Elsewhere()))
+    [plan] = Elsewhere.plans
+    assert plan.device == "cuda"
+    assert plan.batch_sizes == batch_sizes(2, 16, 4, "cuda")
 
 
 def tiles(count: int) -> list[Tile]:

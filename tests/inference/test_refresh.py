@@ -27,7 +27,8 @@ from olmoearth_core.project import Project, load_project
 
 PLACES = {  # left, top, width, height in pixels from the imagery's upper left
     "A": (0, 0, 256, 192), "B": (0, 0, 256, 192), "C": (0, 0, 90, 90), "D": (60, 40, 70, 50), "E": (150, 100, 60, 60),
-    "F": (200, 0, 56, 192), "G": (0, 130, 256, 62), "H": (100, 0, 28, 192), "I": (30, 150, 40, 30), "J": (230, 170, 26, 22),
+    "F": (200, 0, 56, 192), "G": (0, 130, 256, 62), "H": (100, 0, 28, 192), "I": (30, 150, 40, 30),
+    "J": (230, 170, 26, 22),
 }  # fmt: skip
 
 
@@ -81,10 +82,9 @@ def finish(project: Project, name: str, key: str = "1" * 64, progress: Any = Non
     run = type(run)(**{**run.__dict__, "key": key})
     summary = infer(run)
     shutil.rmtree(run.scratch)
-    write_manifest(
-        run.out,
-        Manifest(stage="infer", stage_version=1, key=key, settings={}, inputs={}, outputs=describe_outputs(run.out), summary=summary),
-    )  # fmt: skip
+    outputs = describe_outputs(run.out)
+    made = {"stage": "infer", "stage_version": 1, "key": key, "settings": {}, "inputs": {}}
+    write_manifest(run.out, Manifest(**made, outputs=outputs, summary=summary))
     return run.out
 
 
@@ -181,7 +181,8 @@ def test_a_later_date_computes_the_tiles_whose_scenes_or_months_differ(copy: Pro
     assert touched(copy, "C") != touched(copy, "A") == {t.name for t in read_plan(copy.root / "tiles" / "first").tiles}
     moved = change_map(copy, map__date="2024-05-03")
     computed, taken, _ = refresh(moved)  # 30 days from 3 May: the same scenes in the same months
-    assert computed == set() and taken
+    assert computed == set()
+    assert taken
     shutil.rmtree(moved.root / "tiles" / "second")
     computed, taken, _ = refresh(change_map(moved, map__date="2024-05-14"))  # without C of 13 May, and A of 11 May
     assert taken == set()
@@ -189,14 +190,16 @@ def test_a_later_date_computes_the_tiles_whose_scenes_or_months_differ(copy: Pro
 
 def test_another_composite_and_other_cloud_masks_compute_all(copy: Project) -> None:
     computed, taken, _ = refresh(change_map(copy, imagery__composite="median"))
-    assert taken == set() and computed
+    assert taken == set()
+    assert computed
 
 
 def test_an_area_that_grew_computes_what_is_new(copy: Project) -> None:
     grown = shapely.union(area(), square(95, 150, 36, 30))  # in the notch
     write_area(copy.root / "area.geojson", grown)
     computed, taken, _ = refresh(copy)
-    assert taken and computed
+    assert taken
+    assert computed
     new = shapely.difference(grown, area()).buffer(-1)
     plan = read_plan(copy.root / "tiles" / "second")
     assert {t.name for t in plan.tiles if plan.box(t).polygon.intersects(new)} <= computed
@@ -224,7 +227,9 @@ def _forge(folder: Path) -> None:
     path.with_suffix(".json").write_text(record.model_copy(update={"sha256": sha}).model_dump_json())
 
 
-@pytest.mark.parametrize("damage", [_flip, _forge, lambda f: min(f.glob("*.tif")).unlink()], ids=["bits", "forged", "gone"])
+@pytest.mark.parametrize(
+    "damage", [_flip, _forge, lambda f: min(f.glob("*.tif")).unlink()], ids=["bits", "forged", "gone"]
+)
 def test_a_tile_that_is_not_what_was_written_is_not_taken(copy: Project, damage: Damage) -> None:
     damage(copy.root / "tiles" / "first")
     lost = min(tile.name for tile in read_plan(copy.root / "tiles" / "first").tiles)

@@ -16,6 +16,7 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from olmoearth_core.errors import MappingError
 from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.imagery.search import grown, search_area
 from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.plan import Layout, plan_tiles, tile_windows
 from olmoearth_core.inference.zones import parts_of
@@ -203,14 +204,18 @@ def test_very_many_polygons_are_planned_soon(tmp_path: Path, side: int, record_p
     areas = load(tmp_path / "fields.gpkg")
     tiles, windows = plan_tiles(areas, Layout(tile_size=512, window_size=64, patch_size=8, stride=48))
     seconds = time.perf_counter() - start
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     record_property("seconds", seconds)  # type: ignore[operator]
-    record_property("megabytes", grown)  # type: ignore[operator]
+    record_property("megabytes", megabytes)  # type: ignore[operator]
     assert len(areas) == 2
     assert sum(len(area.parts) for area in areas) >= side**2
     assert windows <= sum(tile.windows for tile in tiles)
     one = tiles[len(tiles) // 2]
     area = next(a for a in areas if a.grid.crs == one.crs)
     assert len(tile_windows(area, area.grid.box(one.column, one.row, one.width, one.height), Layout(tile_size=512, window_size=64, patch_size=8, stride=48))) == one.windows  # fmt: skip  # noqa: E501
+    start = time.perf_counter()
+    found = search_area(grown(read_area(tmp_path / "fields.gpkg", "fields.gpkg"), 0.01))
+    record_property("search_seconds", time.perf_counter() - start)  # type: ignore[operator]
+    assert shapely.covers(found, shapely.box(x.min(), y.min(), x.max(), y.max()))
     assert seconds < side**2 / 10_000 * 3 + 5
-    assert grown < 4000
+    assert megabytes < 4000

@@ -51,7 +51,9 @@ def settings(compose: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def test_the_services_of_the_house(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"postgres", "store", "buckets", "prefect", "mlflow", "worker", "trainer"}
+    assert set(compose["services"]) == {
+        "postgres", "store", "buckets", "prefect", "mlflow", "worker", "trainer", "scheduler", "mapper",
+    }  # fmt: skip
     for name, service in compose["services"].items():
         for other, condition in service.get("depends_on", {}).items():
             assert other in compose["services"], name
@@ -152,10 +154,10 @@ def test_commands_of_our_image_are_understood(compose: dict[str, Any]) -> None:
     assert context.params["backend_store_uri"].startswith("postgresql+psycopg2://")
     assert context.params["allowed_hosts"].split(",")[0] == "mlflow:5000"
 
-    for service, words in (("prefect", 3), ("worker", 3)):
+    for service, words in (("prefect", 3), ("worker", 3), ("scheduler", 2), ("mapper", 2)):
         command = compose["services"][service]["command"]
         known = subprocess.run(
-            [sys.executable, "-m", "prefect", *command[1:words], "--help"],
+            [Path(sys.executable).with_name(command[0]), *command[1:words], "--help"],
             capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "COLUMNS": "200"},
         ).stdout  # fmt: skip
         for option in (word for word in command[words:] if word.startswith("--")):
@@ -288,7 +290,9 @@ def test_the_buckets_are_made_once_and_wrong_keys_are_refused(
     )  # fmt: skip
     assert {bucket["Name"] for bucket in client.list_buckets()["Buckets"]} == set(wanted)
     worker = settings["worker"]
-    assert {worker["OLMOEARTH_ARTIFACTS"], worker["OLMOEARTH_DVC_REMOTE"]} == {f"s3://{name}" for name in wanted}
+    assert {worker[f"OLMOEARTH_{name}"] for name in ("ARTIFACTS", "DVC_REMOTE", "EXCHANGE")} == {
+        f"s3://{name}" for name in wanted
+    }
 
     wrong = subprocess.run(
         [sys.executable, INFRA / "buckets.py", "other"],

@@ -100,7 +100,14 @@ def test_a_square_kilometre_takes_more_windows_where_they_overlap() -> None:
 
 def test_estimate_prices_an_area_from_a_measured_speed(tmp_path: Path) -> None:
     work = Workload(16, 8, 2)
-    rows = estimate(["v1-nano", "v1.1-nano"], work, area_km2=100, price_per_hour=2.0, calibrate=True, seconds=0.02)
+    rows = estimate(
+        ["v1-nano", "v1.1-nano"],
+        work,
+        windows=100 * work.windows_per_km2,
+        price_per_hour=2.0,
+        calibrate=True,
+        seconds=0.02,
+    )
     assert [r.name for r in rows] == ["v1.1-nano", "v1-nano"]
     for r in rows:
         assert r.speed is not None
@@ -116,7 +123,7 @@ def test_estimate_prices_an_area_from_a_measured_speed(tmp_path: Path) -> None:
 
 def test_encoders_too_slow_to_measure_are_scaled_by_their_macs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "olmoearth_core.models.cost.measure", lambda name, work, *, seconds: measure("v1.1-nano", work, seconds=seconds)
+        "olmoearth_core.models.cost.measure", lambda name, work, **given: measure("v1.1-nano", work, **given)
     )
     slow, large = estimate(["v1.1-nano", "v1-large"], Workload(32, 2, 4), calibrate=True, seconds=1e-5)
     assert slow.speed is not None
@@ -131,7 +138,7 @@ def test_the_table_without_a_calibration_holds_only_arithmetic() -> None:
     assert body[0][:3] == ["v1.1-base", "3,072", "445"]
 
 
-def test_money_needs_a_price_and_an_area() -> None:
+def test_money_needs_a_price_and_windows() -> None:
     row = Estimate("v1.1-nano", 1, 1, Workload())
     assert row.hours is None
     assert row.money is None

@@ -130,7 +130,7 @@ def test_the_item_is_valid_stac_and_its_checksums_hold(made: tuple[Path, dict]) 
 
     item = pystac.Item.from_dict(content)
     assert item.id == summary["map_id"]
-    assert item.links == []
+    assert [(link.rel, link.href) for link in item.links] == [("describedby", "./provenance.json")]
     assert item.ext.has("proj")
     assert item.ext.proj.code == "EPSG:32631"
     assert {asset.href for asset in item.assets.values()} == {f"./{name}" for name in FILES - {"item.json"}}

@@ -28,7 +28,7 @@ def test_a_reference_project_loads(name: str) -> None:
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*IMPORTED}))
 def test_its_paths_exist_behind_the_link(name: str, tmp_path: Path, real_data: Path) -> None:
     folder = shutil.copytree(ROOT / "projects" / name, tmp_path / name, ignore=lambda *_: {"source", "data"})
-    (folder / "source").symlink_to(real_data / "reservoir")
+    (folder / "source").symlink_to(real_data / ("alps_clouds" if name == "alps_clouds" else "reservoir"))
     project = load_project(folder)
     labels = project.config.labels
     for path in (*labels.files, *([labels.area] if labels.area else []), project.config.map.area):

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, select, text, update
+from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.manifest import stage_key
-from registry.database import Database
+from registry import schema
+from registry.database import LEDGER, Database, change
 from registry.fingerprint import pixels_sha256
 
 TILES, SCENES, PRODUCTS = 100, 100, 10
@@ -128,6 +130,7 @@ def fill(url: str, maps: int) -> ManyMaps:
         with database.engine.begin() as connection:
             _insert(connection, maps)
             _make_whole(connection, many)
+        _vouch(database, many)
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
     finally:
@@ -136,7 +139,9 @@ def fill(url: str, maps: int) -> ManyMaps:
 
 
 def _insert(connection: Connection, maps: int) -> None:
-    connection.execute(text("SET LOCAL session_replication_role = replica"))  # references hold, and need no look-up each
+    connection.execute(
+        text("SET LOCAL session_replication_role = replica")
+    )  # references hold, and need no look-up each
     connection.execute(
         text(
             "CREATE FUNCTION pg_temp.hash(text) RETURNS text LANGUAGE sql IMMUTABLE "
@@ -202,31 +207,61 @@ def _make_whole(connection: Connection, many: ManyMaps) -> None:
         connection.execute(text("UPDATE runs SET key = :key WHERE id = :id"), values)
 
 
+def _vouch(database: Database, many: ManyMaps) -> None:
+    """Have events vouch for the maps before the whole one, as many as may share its scenes, as if stages wrote them."""
+    made = schema.Map.__table__
+    for number in range(max(many.whole - 20, 0), many.whole + 1):
+        with database.write("postprocess", map=f"map-{number}") as session:
+            row = session.execute(select(made).where(made.c.id == number)).one()
+            model = session.get_one(schema.ModelVersion, row.model_id)
+            dataset = session.get_one(schema.DatasetVersion, model.dataset_id)
+            runs = (row.run_id, row.tiles_run_id, model.run_id, dataset.run_id, dataset.export_run_id)
+            shown = select(schema.MapScene.scene_id).where(schema.MapScene.map_id == number)
+            learned = select(schema.DatasetScene.scene_id).where(schema.DatasetScene.dataset_id == dataset.id)
+            for table, which in (
+                (schema.Project, schema.Project.id == row.project_id),
+                (schema.Run, schema.Run.id.in_(runs)),
+                (schema.Scene, schema.Scene.id.in_(shown) | schema.Scene.id.in_(learned)),
+                (schema.LabelSet, schema.LabelSet.id == dataset.label_set_id),
+                (schema.LabelFile, schema.LabelFile.label_set_id == dataset.label_set_id),
+                (schema.BaseEncoder, schema.BaseEncoder.id == model.base_encoder_id),
+                (schema.DatasetVersion, schema.DatasetVersion.id == dataset.id),
+                (schema.DatasetScene, schema.DatasetScene.dataset_id == dataset.id),
+                (schema.ModelVersion, schema.ModelVersion.id == model.id),
+                (schema.Map, schema.Map.id == number),
+                (schema.MapScene, schema.MapScene.map_id == number),
+                (schema.Tile, schema.Tile.map_id == number),
+                (schema.Product, schema.Product.map_id == number),
+            ):
+                _cover(session, table.__table__, which)
+
+
+def _cover(session: Session, table: Any, which: ColumnElement[bool]) -> None:
+    """Take rows that no event vouches for into the event of the session."""
+    ledger = session.info[LEDGER]
+    session.execute(update(table).where(which, table.c.event.is_(None)).values(event=ledger.event))
+    ledger.wrote(table, session.execute(select(table).where(which, table.c.event == ledger.event)).mappings().all())
+
+
 def write_map(many: ManyMaps, path: Path) -> Path:
     """Write map.tif of the whole map, with its tags, and tell the registry its checksums."""
     database = Database(many.url)
     try:
-        with database.engine.begin() as connection:
-            row = connection.execute(
-                text(
-                    "SELECT m.name, p.name AS project, r.key, v.weights_sha256 FROM maps m JOIN projects p "
-                    "ON p.id = m.project_id JOIN runs r ON r.id = m.run_id JOIN model_versions v ON v.id = m.model_id "
-                    "WHERE m.id = :id"
-                ),
-                {"id": many.whole},
-            ).one()
-            tags = {"MAP_ID": row[0], "PROJECT": row[1], "PROVENANCE": row[2], "MODEL": row[3]}
-            profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 64, "width": 64, "nodata": 255}
-            transform = Affine(10, 0, 500000, 0, -10, 5000000)
-            with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as raster:
-                raster.write(np.random.default_rng(0).integers(0, 3, (1, 64, 64), dtype=np.uint8))
-                raster.update_tags(**{f"OLMOEARTH_{name}": value for name, value in tags.items()})
-            connection.execute(
-                text(
-                    "UPDATE products SET sha256 = :sha, pixels_sha256 = :pixels WHERE map_id = :id AND name = 'map.tif'"
-                ),
-                {"sha": sha256_file(path), "pixels": pixels_sha256(path), "id": many.whole},
-            )
+        with database.write("postprocess", map=f"map-{many.whole}") as session:
+            made = session.get_one(schema.Map, many.whole)
+            assert made.model is not None
+            tags = {"MAP_ID": made.name, "PROJECT": made.project.name, "PROVENANCE": made.run.key}
+            _write_raster(path, {**tags, "MODEL": made.model.weights_sha256})
+            product = session.get_one(schema.Product, (many.whole, "map.tif"))
+            change(session, product, sha256=sha256_file(path), pixels_sha256=pixels_sha256(path))
     finally:
         database.close()
     return path
+
+
+def _write_raster(path: Path, tags: dict[str, str]) -> None:
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 64, "width": 64, "nodata": 255}
+    transform = Affine(10, 0, 500000, 0, -10, 5000000)
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as raster:
+        raster.write(np.random.default_rng(0).integers(0, 3, (1, 64, 64), dtype=np.uint8))
+        raster.update_tags(**{f"OLMOEARTH_{name}": value for name, value in tags.items()})

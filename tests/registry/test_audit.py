@@ -262,18 +262,19 @@ def test_a_model_version_deleted_in_mlflow(house: House, tmp_path: Path) -> None
     project = smallrun.small_project(tmp_path / "brief", name="brief")
     results = smallrun.run(project)
     model = register_model(house.workspace, project, results["finetune"])
-    with open_registry(house.workspace) as registry:
-        registry.record(project, results["postprocess"], RunContext.here(project))
     path = results["postprocess"].folder / "map.tif"
-    assert house.audit(path).verified
     from mlflow import MlflowClient
 
     client = MlflowClient(house.workspace.tracking_uri, house.workspace.tracking_uri)
-    client.delete_model_version("brief", model.version)
-    report = house.audit(path)
-    assert bad(report) == {"model version (MLflow)": "missing"}
-    shutil.rmtree(project.root / "models")
-    assert set(bad(house.audit(path))) >= {"model files", "model version (MLflow)"}
+    with changed_rows(house, "SELECT 1"):
+        with open_registry(house.workspace) as registry:
+            registry.record(project, results["postprocess"], RunContext.here(project))
+        assert house.audit(path).verified
+        client.delete_model_version("brief", model.version)
+        report = house.audit(path)
+        assert bad(report) == {"model version (MLflow)": "missing"}
+        shutil.rmtree(project.root / "models")
+        assert set(bad(house.audit(path))) >= {"model files", "model version (MLflow)"}
 
 
 def test_the_dataset_before_the_last_is_verified_from_dvc(
@@ -383,7 +384,7 @@ def test_inputs_beside_a_shapefile_and_a_local_checkpoint(tmp_path: Path) -> Non
         assert check.problems == [f"{name}: changed since"]
 
 
-def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command line states no commit, user or host of outputs that were there already."""
     from typer.testing import CliRunner
 
@@ -393,8 +394,12 @@ def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", house.workspace.tracking_uri)
     said = CliRunner().invoke(app, ["audit", str(house.map)]).output
     assert f" on {platform.node()}, code " in said
-    with changed_rows(house, "UPDATE runs SET status = 'found', code_commit = NULL, who = NULL, host = NULL"):
-        said = CliRunner().invoke(app, ["audit", str(house.map)]).output
+    late = Workspace.at(tmp_path / "home", tracking_uri=house.workspace.tracking_uri)
+    found = replace(house.results["postprocess"], skipped=True)
+    with open_registry(late) as registry:
+        registry.record(house.project, found, RunContext.here(house.project))
+    monkeypatch.setenv("OLMOEARTH_HOME", str(late.home))
+    said = CliRunner().invoke(app, ["audit", str(house.map)]).output
     assert "\nVERIFIED  Verified" in said
     assert said.count("found complete; maker unknown") == 5
     assert "None" not in said

@@ -131,7 +131,7 @@ def test_the_door_pushes_the_dataset_once_and_a_remote_that_fails_stops_nothing(
         assert pushed is not None
         assert stored_files(project.root, pushed) is not None, "the remote has all of it"
 
-    monkeypatch.setattr(dvc, "_dvc", lambda *_: pytest.fail("DVC was started with nothing to push"))
+    monkeypatch.setattr(dvc, "run_dvc", lambda *_: pytest.fail("DVC was started with nothing to push"))
     dvc.push(project, workspace)
     monkeypatch.setenv("DVC_STAGE", "preprocess")
     (project.state / dvc.PUSHED).unlink()

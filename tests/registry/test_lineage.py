@@ -107,6 +107,8 @@ def test_a_copy_of_a_model_folder_is_verified_where_it_lies(house: House, tmp_pa
 def test_a_scene_that_was_withdrawn(house: House) -> None:
     """It was learned from and mapped: dataset, model and map are touched, the map by what it shows."""
     report = lineage(house.workspace, "B")
+    assert report.scenes is not None
+    assert {asset.name for asset in report.scenes[0].assets} >= {"B02", "B03", "B04", "B08"}
     touched = report.touched
     assert touched is not None
     assert [line.digest for line in touched.datasets] == [digest(house, "preprocess")]
@@ -254,6 +256,14 @@ def test_aliases_that_moved_behind_the_registry(house: House) -> None:
     assert "aliases (MLflow)" not in {check.what for check in after("2", "failed").checks}
 
 
+def test_what_dvc_lost_is_told_while_the_folder_still_has_it(house: House) -> None:
+    with gone(house.project.root / ".dvc" / "cache"):
+        report = house.audit()
+    assert bad(report) == {"dataset (DVC)": "changed", "export (DVC)": "changed"}
+    assert report.verified
+    assert "holds" in next(check.detail for check in report.checks if check.what == "dataset (DVC)")
+
+
 def test_prov_is_read_by_others(house: House) -> None:
     """By the reference implementation of W3C PROV, and every name that a relation speaks of is declared."""
     from prov.model import ProvActivity, ProvAgent, ProvDocument, ProvEntity, ProvRelation
@@ -334,6 +344,9 @@ def test_the_commands(house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert said.startswith("VERIFIED")
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "a.json").read_text())["activity"]
+    code, said = run(house, monkeypatch, "audit", house.map, "--verify")
+    assert code == 0
+    assert "chain of events: " in said
     code, said = run(house, monkeypatch, "audit", "A", "--json")
     assert code == 1, "nothing was verified"
     assert json.loads(said)["verdict"] == "recorded"

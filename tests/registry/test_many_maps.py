@@ -18,11 +18,12 @@ from typing import Any
 import manymaps
 import pytest
 import rasterio
-from conftest import new_postgres_database
 from manymaps import ManyMaps
-from sqlalchemy import create_engine, event, text
+from pgdatabase import new_postgres_database
+from sqlalchemy import create_engine, event, make_url, text
 
 from registry.audit import audit, lineage
+from registry.errors import DatabaseError
 from registry.report import AuditReport
 from registry.workspace import Workspace
 
@@ -200,6 +201,25 @@ def prove_alone(many: ManyMaps, folder: Path) -> dict[str, float]:
 
 def test_a_file_alone_tells_its_lineage(few: ManyMaps, tmp_path: Path) -> None:
     prove_alone(few, tmp_path)
+
+
+def test_who_may_only_read_may_audit(few: ManyMaps, tmp_path: Path) -> None:
+    """And whoever may not even read gets a sentence, never a verdict."""
+    path = manymaps.write_map(few, tmp_path / "map.tif")
+    engine = create_engine(few.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in (
+            "CREATE ROLE reader LOGIN PASSWORD 'r'",
+            "CREATE ROLE stranger LOGIN PASSWORD 's'",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    urls = [make_url(few.url).set(username=name, password="x") for name in ("reader", "stranger")]
+    reader, stranger = (url.render_as_string(hide_password=False) for url in urls)
+    assert audit(Workspace.at(tmp_path / "home", registry_url=reader), path).verdict == "incomplete"
+    with pytest.raises(DatabaseError, match=r"permission denied"):
+        audit(Workspace.at(tmp_path / "home", registry_url=stranger), path)
 
 
 @pytest.mark.verify

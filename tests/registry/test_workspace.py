@@ -41,6 +41,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "OLMOEARTH_ARTIFACTS": "s3://bucket/artifacts/",
         "OLMOEARTH_DVC_REMOTE": "s3://bucket/dvc",
         "OLMOEARTH_TEMPLATES": str(tmp_path / "ours"),
+        "OLMOEARTH_EXCHANGE": "s3://bucket/exchange/",
+        "OLMOEARTH_DASK_SCHEDULER": "tcp://dask:8786",
         "OLMOEARTH_SIGNING_KEY": "/secrets/signing.pem",
         "OLMOEARTH_TRUSTED_KEYS": "/etc/olmoearth/trusted.pub",
     }
@@ -55,6 +57,8 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "s3://bucket/artifacts",
         "s3://bucket/dvc",
         tmp_path / "ours",
+        "s3://bucket/exchange",
+        "tcp://dask:8786",
         "/secrets/signing.pem",
         "/etc/olmoearth/trusted.pub",
     )
@@ -91,6 +95,7 @@ def test_variables_that_are_no_settings(monkeypatch: pytest.MonkeyPatch, name: s
         ("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/r", "postgresql\\+psycopg2:// in full"),
         ("OLMOEARTH_ARTIFACTS", "ftp://host/x", "allowed are a folder and s3://"),
         ("OLMOEARTH_DVC_REMOTE", "gs://host/x", "allowed are a folder and s3://"),
+        ("OLMOEARTH_DASK_SCHEDULER", "dask:8786", "no address of a scheduler like tcp://host:8786"),
     ],
 )
 def test_a_value_that_cannot_work(monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str) -> None:

@@ -33,7 +33,7 @@ def answered(skill: float, seed: int = 0) -> Tally:
 
 
 def row(encoder: str, skill: float, *, random: bool = False) -> Compared:
-    [cost] = estimate([encoder], Workload(16, 4, 2), area_km2=50.0, price_per_hour=2.0)
+    [cost] = estimate([encoder], Workload(16, 4, 2), windows=5000.0, price_per_hour=2.0)
     cost = replace(cost, speed=Speed(20.0, True, "cpu", "fp32", 1))
     weights = "random" if random else f"hf://{encoder}"
     return Compared(encoder, weights, random, "full", 4, answered(skill), cost)
@@ -99,7 +99,8 @@ def project(dataset: Path, tmp_path: Path) -> Project:
 def compare(project: Project, dataset: Path, names: tuple[str, ...] = ("v1-nano", "v1.1-nano"), **asked: Any) -> Any:
     manifest = stage_run(dataset, project.root / "out").upstream["preprocess"].manifest
     named = [Candidate(name, name) for name in names]
-    return compare_encoders(project, dataset, manifest, named, epochs=2, progress=Notes(), measure=False, **asked)
+    asked |= {"epochs": 2, "area_km2": 50.0, "measure": False}
+    return compare_encoders(project, dataset, manifest, named, progress=Notes(), **asked)
 
 
 def test_killed_it_goes_on_and_asked_again_it_remembers(

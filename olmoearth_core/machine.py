@@ -1,4 +1,4 @@
-"""What a computation ran on, as the operating system tells it."""
+"""Which software and which machine compute here: what may make the same work come out otherwise elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import os
 import platform
 import re
 from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+PYTHON = "python"
 CPU_INFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+
+@cache
+def packages() -> tuple[str, ...]:
+    """`name==version` of every installed package and of Python itself, in lower case, sorted."""
+    found = {f"{d.metadata['Name']}=={d.version}".lower() for d in distributions() if d.metadata["Name"]}
+    return tuple(sorted({*found, f"{PYTHON}=={platform.python_version()}"}))
 
 
 @cache

@@ -1,0 +1,173 @@
+"""Is retraining due? What is new since the newest model was trained, and the events that tell Prefect of it.
+
+`reasons` looks, `tell` emits an event for each reason that was not told before: the deployment of retraining waits for
+them. Told is kept in the project's state, so that what cannot be trained today is not tried again every hour.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flows.champion import mapping_model
+from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.project import Project
+from olmoearth_core.stages import label_files
+from olmoearth_core.store import write_json
+from registry.workspace import Workspace
+
+EVENTS: Mapping[str, str] = {
+    "labels": "olmoearth.labels.changed",
+    "season": "olmoearth.season.over",
+    "drift": "olmoearth.drift.beyond",
+}
+"""Trigger of project.yaml -> the event that tells of it."""
+TOLD = "told.json"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why retraining is due.
+
+    Attributes:
+        kind: a trigger of project.yaml: labels, season or drift.
+        sentence: for a person.
+        about: tells this reason from an earlier one of its kind.
+    """
+
+    kind: str
+    sentence: str
+    about: str
+
+
+Measure = Callable[[Project], float | None]
+"""How far newest imagery or predictions are from the training set (PSI); None where nobody measured."""
+
+
+def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = lambda _project: None) -> list[Reason]:
+    """Why retraining of `project` is due, by the triggers in its project.yaml; nothing when it is not.
+
+    Args:
+        project: whose retraining.
+        today: the day; that of this machine's clock in UTC when not given.
+        drift: measures drift.
+
+    Raises:
+        RegistryError: MLflow or the registry cannot be asked.
+        ProjectError: a label file cannot be read.
+    """
+    retraining = project.config.retraining
+    if retraining is None:
+        return []
+    found = {
+        "labels": lambda: changed_labels(project),
+        "season": lambda: season_over(project, today or dt.datetime.now(dt.UTC).date()),
+        "drift": lambda: _drift(project, drift(project), retraining.drift),
+    }
+    return [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
+
+
+def changed_labels(project: Project) -> Reason | None:
+    """Whether the label files are others than those that the newest model learned from."""
+    from registry.evaluations import inputs_of
+    from registry.registry import open_registry
+
+    now = {name: sha256_file(path) for name, path in label_files(project).items()}
+    with open_registry(Workspace.from_environment()) as registry:
+        models = registry.models(project.config.name)
+        if not models:
+            return Reason("labels", "No model has been trained yet.", sha256_json(now))
+        learned = inputs_of(registry, project, models[0].run.inputs["preprocess"])
+    former = [{n: d for n, d in inputs.items() if n in now or _is_label(n)} for inputs in learned]
+    if now in former:
+        return None
+    before = former[-1] if former else {}
+    names = sorted({name for name in {*now, *before} if now.get(name) != before.get(name)})
+    told = f"Labels changed since model version {models[0].mlflow_version} was trained: {', '.join(names)}."
+    return Reason("labels", told, sha256_json(now))
+
+
+def _is_label(name: str) -> bool:
+    """Whether an input of preprocess is a label file, and neither the stage before it nor the table of splits."""
+    return name != "export" and not name.startswith("splits/")
+
+
+def season_over(project: Project, today: dt.date) -> Reason | None:
+    """Whether the season of map.date came round again, and is over: the area can be mapped as it is now."""
+    latest = newest_season(project, today)
+    if latest == project.config.map.date:
+        return None
+    last = max(step.end for step in project.config.imagery.framing.spans(latest)) - dt.timedelta(days=1)
+    told = f"The imagery for map.date {latest} is complete since {last}; the map is of {project.config.map.date}."
+    return Reason("season", told, latest.isoformat())
+
+
+def newest_season(project: Project, today: dt.date) -> dt.date:
+    """map.date, or its newest anniversary whose timesteps all lie before `today`."""
+    config = project.config
+    found = config.map.date
+    for year in range(config.map.date.year + 1, today.year + 2):
+        try:
+            day = config.map.date.replace(year=year)
+        except ValueError:  # 29 February
+            day = config.map.date.replace(year=year, day=28)
+        if max(step.end for step in config.imagery.framing.spans(day)) <= today:
+            found = day
+    return found
+
+
+def _drift(project: Project, index: float | None, limit: float) -> Reason | None:
+    if index is None or index <= limit:
+        return None
+    told = f"Drift: a population stability index of {index:.2f}, more than {limit:g} (retraining.drift)."
+    model = mapping_model(project, Workspace.from_environment())
+    return Reason("drift", told, f"version {model.version if model else 'latest'}")
+
+
+def tell(project: Project, found: list[Reason]) -> list[Reason]:
+    """Emit an event for each reason that was not told before; returns those.
+
+    Raises:
+        DeployError: no server is set, or it does not take the events; they count as not told then.
+    """
+    path = project.state / TOLD
+    told = _told(project)
+    fresh = [reason for reason in found if told.get(reason.kind) != reason.about]
+    if fresh:
+        _emit(project, fresh)
+        write_json(path, told | {reason.kind: reason.about for reason in fresh})
+    return fresh
+
+
+def _told(project: Project) -> dict[str, str]:
+    try:
+        told: dict[str, str] = json.loads((project.state / TOLD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return told
+
+
+def resource_of(project: Project) -> str:
+    """What events of a project are about, in Prefect's words."""
+    return f"olmoearth.project.{project.config.name}"
+
+
+def _emit(project: Project, found: list[Reason]) -> None:
+    from flows.server import prefect_server
+
+    with prefect_server() as client:
+        from prefect.events import Event, Resource
+
+        events = [
+            Event(
+                event=EVENTS[reason.kind],
+                resource=Resource(
+                    {"prefect.resource.id": resource_of(project), "prefect.resource.name": project.config.name}
+                ),
+                payload={"project": str(project.root), "why": reason.sentence},
+            )
+            for reason in found
+        ]
+        client.request("POST", "/events", json=[event.model_dump(mode="json") for event in events]).raise_for_status()

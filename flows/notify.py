@@ -1,0 +1,84 @@
+"""Telling people: a web hook, an e-mail, Slack, by the addresses in project.yaml, through Apprise or Prefect's blocks.
+
+What cannot be delivered is a note in the log, never the failure of what it tells about.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+from olmoearth_core.progress import Progress
+from olmoearth_core.project import Project
+
+BLOCK = "prefect://"
+
+
+def notify(project: Project, about: str, title: str, body: str, progress: Progress) -> int:
+    """Tell everybody in `notifications` of project.yaml who wants to hear of it; returns how many were told.
+
+    Args:
+        project: whose news it is.
+        about: promotion, refusal, drift or failure.
+        title: a line.
+        body: Markdown.
+        progress: is told what could not be delivered.
+    """
+    config = project.config.notifications
+    if config is None or about not in config.about:
+        return 0
+    told = 0
+    for address in config.to:
+        problem = _deliver(address, title, body)
+        if problem is None:
+            told += 1
+        else:
+            progress.note(f"Not delivered to {address.partition('://')[0]}: {problem}")
+    return told
+
+
+def _deliver(address: str, title: str, body: str) -> str | None:
+    """Send it; what stood in the way, without the address, which may hold a password."""
+    if address.startswith("$"):
+        found = os.environ.get(address[1:].strip("{}"))
+        if not found:
+            return f"the environment variable {address} is not set (notifications.to)"
+        address = found
+    try:
+        if not address.startswith(BLOCK):
+            return _by_apprise(address, title, body)
+        _by_block(address, title, body)
+        return None
+    except Exception as error:  # whatever a service or its client raises must not fail the work it tells about
+        return f"{error.__class__.__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _by_apprise(address: str, title: str, body: str) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its plug-ins, which it loads as it needs them
+        return _sent(address, title, body)
+
+
+def _sent(address: str, title: str, body: str) -> str | None:
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)
+    sender = apprise.Apprise()
+    if not sender.add(address):
+        return "it is no address that Apprise knows (https://github.com/caronc/apprise/wiki)"
+    if not sender.notify(body=body, title=title, body_format=apprise.NotifyFormat.MARKDOWN):
+        return "the service did not take it"
+    return None
+
+
+def _by_block(address: str, title: str, body: str) -> None:
+    """prefect://slack-webhook/ops: a notification block that somebody made on the server's pages."""
+    from prefect.blocks.core import Block
+    from prefect.utilities.asyncutils import run_coro_as_sync
+
+    async def send() -> None:
+        block = await Block.aload(address.removeprefix(BLOCK))
+        await block.notify(body, subject=title)  # type: ignore[attr-defined]
+
+    run_coro_as_sync(send())

@@ -1,0 +1,52 @@
+"""A client of the Prefect server that the settings name; whatever the server refuses becomes one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.errors import DeployError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+REFUSED = (401, 403)
+
+
+@contextmanager
+def prefect_server() -> Iterator[SyncPrefectClient]:
+    """A client of the server in PREFECT_API_URL.
+
+    Raises:
+        DeployError: none is set, it does not answer, it refuses the credentials, or something else.
+    """
+    from flows.run import prepare_prefect
+
+    prepare_prefect()
+    import httpx
+    from prefect import get_client
+    from prefect.exceptions import PrefectException
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        raise DeployError(
+            "No Prefect server is set, and deployments live on one. Start it (`prefect server start`) and set "
+            "PREFECT_API_URL, for example to http://127.0.0.1:4200/api."
+        )
+    with get_client(sync_client=True) as client:
+        if (problem := client.api_healthcheck()) is not None:
+            raise DeployError(
+                f"PREFECT_API_URL {url} does not answer ({problem}). Start the server, or correct the setting."
+            )
+        try:
+            yield client
+        except (PrefectException, httpx.HTTPError) as error:
+            response = getattr(error, "response", None)
+            if response is not None and response.status_code in REFUSED:
+                raise DeployError(
+                    f"The Prefect server at {url} refuses these credentials ({response.status_code}). Set "
+                    "PREFECT_API_AUTH_STRING (user:password), or PREFECT_API_KEY where it wants a key."
+                ) from error
+            raise DeployError(f"The Prefect server at {url} says: {' '.join(str(error).split())[:500]}") from error

@@ -1,0 +1,133 @@
+"""Named bytes in a folder or under an S3 prefix: what machines exchange that share no disk.
+
+Bytes appear whole or not at all under their name, whoever looks: a file is renamed into place (store.py), an object of
+S3 is there once its PUT has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from olmoearth_core.errors import ImageryError, StoreError, TransientError
+from olmoearth_core.imagery.access import Access, Result, one_line, s3_said
+from olmoearth_core.store import disk_errors, write_bytes
+
+
+class Objects(Protocol):
+    """A place for named bytes; safe between threads.
+
+    Raises:
+        StoreError: the place refuses, is full, or cannot be reached in all attempts.
+    """
+
+    address: str
+
+    def put(self, name: str, content: bytes) -> None:
+        """Have `content` under `name`, whole or not at all."""
+        ...
+
+    def get(self, name: str) -> bytes | None:
+        """What lies under `name`; None where there is nothing."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Have nothing under `name`."""
+        ...
+
+
+def open_objects(address: str) -> Objects:
+    """The place at `address`: a folder, or s3://bucket/prefix. Asks nobody."""
+    return Bucket(address) if address.startswith("s3://") else Folder(address)
+
+
+class Folder:
+    """A folder of this machine, or one that several machines share."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def put(self, name: str, content: bytes) -> None:
+        """As of `Objects`."""
+        write_bytes(self._path(name), content)
+
+    def get(self, name: str) -> bytes | None:
+        """As of `Objects`."""
+        with disk_errors(self._path(name)):
+            try:
+                return self._path(name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """As of `Objects`."""
+        with disk_errors(self._path(name)):
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return Path(self.address) / name
+
+
+class Bucket:
+    """An S3 prefix, reached by the AWS_* settings of the environment (profile, keys, endpoint)."""
+
+    def __init__(self, address: str) -> None:
+        place = urlsplit(address)
+        self.address, self._bucket, self._prefix = address.rstrip("/"), place.netloc, place.path.strip("/")
+        self._access = Access()
+
+    def put(self, name: str, content: bytes) -> None:
+        """As of `Objects`."""
+        self._ask(name, lambda: self._s3.put_object(Bucket=self._bucket, Key=self._key(name), Body=content))
+
+    def get(self, name: str) -> bytes | None:
+        """As of `Objects`."""
+
+        def read() -> bytes:
+            return bytes(self._s3.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read())
+
+        return self._ask(name, read)
+
+    def remove(self, name: str) -> None:
+        """As of `Objects`."""
+        self._ask(name, lambda: self._s3.delete_object(Bucket=self._bucket, Key=self._key(name)))
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    @cached_property
+    def _s3(self) -> Any:
+        try:
+            return self._access.s3()
+        except ImageryError as error:
+            raise StoreError(f"{self.address}: {one_line(error)}") from error
+
+    def _ask(self, name: str, request: Callable[[], Result]) -> Result | None:
+        """The answer to a request, asked again where a fault may pass; None where there is no such object."""
+        address = f"{self.address}/{name}"
+
+        def attempt() -> Result | None:
+            try:
+                return request()
+            except StoreError:
+                raise
+            except Exception as error:
+                fault, said = s3_said(error)
+                if fault == "no object":
+                    return None
+                if fault == "passing":
+                    raise TransientError(f"{address}: {said}") from error
+                if fault == "forbidden":
+                    said = f"these credentials may not use it ({said})"
+                raise StoreError(
+                    f"{address}: {said}. Check OLMOEARTH_EXCHANGE, and AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+                    "AWS_ENDPOINT_URL, here and where the workers run."
+                ) from error
+
+        try:
+            return self._access.patiently(attempt)
+        except TransientError as error:
+            raise StoreError(f"{error}. Finished work is kept; run the same command again later.") from error

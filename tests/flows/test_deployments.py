@@ -1,0 +1,144 @@
+"""Deployments of many projects on a server that asks for a password: made once, changed where they differ, removed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+import yaml
+from prefectserver import Server
+
+KINDS = {"lifecycle", "finetune", "mapping", "retrain"}
+LOGIN = "house:a password"
+
+
+@pytest.fixture(scope="module")
+def server(shared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("prefect")
+    settings = {"PREFECT_SERVER_API_AUTH_STRING": LOGIN, "PREFECT_API_AUTH_STRING": LOGIN}
+    server = Server(shared_home, folder, **settings)
+    with server.started():
+        yield server
+
+
+def projects(folder: Path, count: int, **changes: Any) -> list[Path]:
+    """Project folders that retrain."""
+    settings = {"retraining": {"cron": "0 4 1 * *"}, **changes}
+    return [
+        toy.write_project(folder / f"{folder.name}-{k}", {"name": f"{folder.name}-{k}", **settings}).root
+        for k in range(count)
+    ]
+
+
+def on(server: Server, *tags: str) -> list[dict[str, Any]]:
+    """Deployments with these tags, all pages of them."""
+    found: list[dict[str, Any]] = []
+    while page := server.ask("/deployments/filter", deployments={"tags": {"all_": list(tags)}}, offset=len(found)):
+        found += page
+    return found
+
+
+def test_one_of_each_kind_and_nothing_changes_the_second_time(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    roots = projects(folder, 3, deployment={"mapping": "0 5 * * 1", "timezone": "Africa/Nairobi", "tags": ["ours"]})
+    first = server.olmoearth("deploy", *roots, "--json")
+    assert first.code == 0, first.err + first.out
+    assert Counter(d["done"] for d in first.json["deployments"]) == {"made": 13}
+    names = Counter(d["name"] for d in first.json["deployments"])
+    assert names == {f"{kind}/many-{k}": 1 for kind in KINDS for k in range(3)} | {"watch/projects": 1}
+    before = {d["id"]: d for d in on(server, "olmoearth")}
+    mapping = server.ask("/deployments/name/mapping/many-1")
+    assert mapping["tags"] == ["olmoearth", "many-1", "ours"]
+    assert mapping["schedules"][0]["schedule"]["cron"] == "0 5 * * 1"
+    assert mapping["schedules"][0]["schedule"]["timezone"] == "Africa/Nairobi"
+    assert mapping["parameters"]["refresh"] is True
+    assert mapping["global_concurrency_limit"]["limit"] == 1
+    assert server.ask("/deployments/name/watch/projects")["parameters"] == {"projects": [str(root) for root in roots]}
+    automations = server.ask("/automations/filter", sort="NAME_ASC")
+    assert [a["name"] for a in automations] == [f"olmoearth: retraining of many-{k}" for k in range(3)]
+    assert automations[0]["trigger"]["expect"] == ["olmoearth.labels.changed"]
+    assert automations[0]["trigger"]["match"] == {"prefect.resource.id": "olmoearth.project.many-0"}
+
+    again = server.olmoearth("deploy", *roots, "--json")
+    assert Counter(d["done"] for d in again.json["deployments"]) == {"unchanged": 13}
+    assert {d["id"]: d for d in on(server, "olmoearth")} == before
+    assert server.ask("/automations/filter", sort="NAME_ASC") == automations
+
+    # what is different in a project.yaml, and nothing else
+    settings = yaml.safe_load((roots[0] / "project.yaml").read_text())
+    settings["retraining"] = {"cron": "0 5 1 * *", "triggers": ["labels", "season"]}
+    (roots[0] / "project.yaml").write_text(yaml.safe_dump(settings))
+    changed = server.olmoearth("deploy", *roots, "--json")
+    assert [d["name"] for d in changed.json["deployments"] if d["done"] == "changed"] == ["retrain/many-0"]
+    automations = server.ask("/automations/filter", sort="NAME_ASC")
+    assert len(automations) == 3
+    assert set(automations[0]["trigger"]["expect"]) == {"olmoearth.labels.changed", "olmoearth.season.over"}
+
+    # a second project of a name, or one name twice: refused before anything is made
+    other = projects(tmp_path / "others", 1)[0]
+    twin = toy.write_project(tmp_path / "twin", {"name": "many-0"}).root
+    for pair in ((other, twin), (twin, roots[0])):
+        refused = server.olmoearth("deploy", *pair)
+        assert refused.code == 1
+        assert "A name is one project's" in refused.err
+    assert on(server, "others-0") == []
+
+    gone = server.olmoearth("undeploy", *roots[:2], "--json")
+    assert Counter(d["done"] for d in gone.json["deployments"]) == {"removed": 8, "changed": 1}
+    assert len(server.ask("/automations/filter", sort="NAME_ASC")) == 1
+    assert server.olmoearth("undeploy", roots[2]).code == 0
+    assert on(server, "olmoearth") == []
+
+
+def test_refusals_leave_nothing_behind(server: Server, tmp_path: Path) -> None:
+    good = projects(tmp_path / "good", 1)[0]
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    settings = toy.with_changes({"name": "wrong", "retraining": {"cron": "now and then"}})
+    (wrong / "project.yaml").write_text(yaml.safe_dump(settings))
+    refused = server.olmoearth("deploy", good, wrong)
+    assert refused.code == 1
+    assert "retraining.cron: 'now and then' is no cron expression" in refused.err
+
+    stranger = Server.__new__(Server)
+    stranger.__dict__ = {**server.__dict__, "environment": server.environment | {"PREFECT_API_AUTH_STRING": "me:guess"}}
+    refused = stranger.olmoearth("deploy", good)
+    assert refused.code == 1
+    assert "refuses these credentials (401). Set PREFECT_API_AUTH_STRING" in refused.err
+    assert "Traceback" not in refused.err
+    assert on(server, "good-0") == []
+
+
+@pytest.mark.verify
+def test_two_hundred_projects_in_a_minute(server: Server, tmp_path: Path, record_property: Any) -> None:
+    roots = projects(tmp_path / "house", 200)
+    start = time.monotonic()
+    made = server.olmoearth("deploy", *roots, "--json")
+    seconds = time.monotonic() - start
+    assert made.code == 0, made.err + made.out
+    record_property("seconds", round(seconds, 1))
+    assert Counter(d["done"] for d in made.json["deployments"]) == {"made": 801}
+    start = time.monotonic()
+    again = server.olmoearth("deploy", *roots, "--json")
+    record_property("seconds_again", round(time.monotonic() - start, 1))
+    assert Counter(d["done"] for d in again.json["deployments"]) == {"unchanged": 801}
+    assert len(on(server, "olmoearth")) == 801
+    assert seconds < 60
+
+
+def test_the_platforms_own_deployments_can_be_made() -> None:
+    """Every flow, queue and variable that prefect.yaml names is there."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    platform = Path(__file__).parents[2]
+    wanted = yaml.safe_load((platform / "prefect.yaml").read_text())["deployments"]
+    assert wanted
+    for deployment in wanted:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"])
+        assert deployment["parameters"].keys() <= flow.parameters.properties.keys()
+        assert deployment["work_pool"] == {"name": "olmoearth", "work_queue_name": "default"}
