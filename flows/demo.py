@@ -49,11 +49,11 @@ def run_demo(folder: Path, progress: Progress) -> Demo:
     from flows.run import run_lifecycle
     from olmoearth_core.project import PROJECT_FILE, load_project
     from olmoearth_core.simulate import map_accuracy, simulate_world, single_date_baseline, world_preview
-    from olmoearth_core.templates import write_template
+    from olmoearth_core.templates import find_template, write_template
 
     root = folder.expanduser().resolve()
     if not (root / PROJECT_FILE).is_file():
-        write_template("demo", root, project_name="demo")
+        write_template(find_template("demo"), root, project_name="demo")
     world = simulate_world(root / WORLD, size=SIZE_PIXELS, progress=progress)
     stages = run_lifecycle(load_project(root), progress)
     product = root / stages[-1]["folder"]

@@ -21,6 +21,7 @@ from olmoearth_core.project_labels import (
     TaskConfig,
     labels_fit,
 )
+from olmoearth_core.project_monitoring import MonitoringConfig
 from olmoearth_core.project_training import AugmentConfig, TrainingConfig
 from olmoearth_core.project_upkeep import (
     DeploymentConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "LabelsConfig",
     "MapConfig",
     "ModelConfig",
+    "MonitoringConfig",
     "NotificationsConfig",
     "Project",
     "ProjectConfig",
@@ -210,6 +212,7 @@ class ProjectConfig(Section):
     retraining: RetrainingConfig | None = None
     deployment: DeploymentConfig = DeploymentConfig()
     notifications: NotificationsConfig | None = None
+    monitoring: MonitoringConfig = MonitoringConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> ProjectConfig:
@@ -301,6 +304,8 @@ def parse_project(text: str, source: str = PROJECT_FILE) -> ProjectConfig:
     values = read_settings(text, source)
     try:
         return ProjectConfig.model_validate(values)
+    except UnicodeEncodeError as error:
+        raise ProjectError(f"{source}: holds half a character (\\ud800 to \\udfff); write the whole one.") from error
     except ValidationError as error:
         lines = sentences(error, ProjectConfig)
         raise ProjectError(

@@ -25,6 +25,22 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.removesuffix("\n")
 
 
+def clone(url: str, folder: Path) -> None:
+    """Clone the newest commit of a repository into the folder `folder`; asks nobody for a password.
+
+    Raises:
+        VersioningError: git is not installed, refuses, or the server does not answer in time.
+    """
+    try:
+        done = _run(folder.parent, "clone", "--quiet", "--depth", "1", "--", url, str(folder))
+    except subprocess.TimeoutExpired:
+        raise VersioningError(
+            f"{url}: no answer within {SECONDS} seconds. Clone it yourself and name the folder."
+        ) from None
+    if done.returncode:
+        raise VersioningError(f"{url}: cannot be cloned; git says: {' '.join(done.stderr.split())}")
+
+
 def top(folder: Path) -> Path | None:
     """The root of the git repository that holds `folder`; None where none does, or where it ignores the folder."""
     found = _run(folder, "rev-parse", "--show-toplevel")
@@ -71,7 +87,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [executable, *arguments],
         cwd=folder,
-        env={**environment, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        env={**environment, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
         capture_output=True,
         text=True,
         timeout=SECONDS,

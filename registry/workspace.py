@@ -38,6 +38,7 @@ class _Environment(BaseSettings):
     artifacts: str | None = Field(
         None, description="Where MLflow keeps model files: a folder or s3://. <home>/artifacts."
     )
+    templates: str | None = Field(None, description="Folder of your own templates for `init`. <home>/templates.")
     dvc_remote: str | None = Field(
         None, description="DVC remote of new projects' dataset versions: a folder or s3://. <home>/dvc-remote."
     )
@@ -71,6 +72,8 @@ class Workspace:
     """Absolute folder or s3:// URL, without a slash at the end."""
     dvc_remote: str
     """Absolute folder or s3:// URL, without a slash at the end."""
+    templates: Path
+    """Absolute path of the folder of a partner's own templates; need not exist."""
     exchange: str
     """Absolute folder or s3:// URL, without a slash at the end."""
     dask_scheduler: str | None = None
@@ -98,6 +101,7 @@ class Workspace:
             found.dvc_remote,
             found.exchange,
             found.dask_scheduler,
+            found.templates,
         )
         return replace(made, signing_key=found.signing_key, trusted_keys=found.trusted_keys)
 
@@ -128,6 +132,7 @@ class Workspace:
         remote: str | None,
         exchange: str | None = None,
         scheduler: str | None = None,
+        templates: str | None = None,
     ) -> Workspace:
         home = Path(where).expanduser().absolute()
         return cls(
@@ -136,6 +141,7 @@ class Workspace:
             tracking_uri=_tracking(tracking or f"sqlite:///{home / 'mlflow.db'}"),
             artifacts=_place("OLMOEARTH_ARTIFACTS", artifacts or str(home / "artifacts")),
             dvc_remote=_place("OLMOEARTH_DVC_REMOTE", remote or str(home / "dvc-remote")),
+            templates=Path(templates).expanduser().absolute() if templates else home / "templates",
             exchange=_place("OLMOEARTH_EXCHANGE", exchange or str(home / "exchange")),
             dask_scheduler=scheduler and _scheduler(scheduler),
         )

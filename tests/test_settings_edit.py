@@ -20,6 +20,20 @@ model:
 training:
 map: {date: 2021-07-01}
 """
+TASK = """\
+task:
+  # what is told apart
+  classes:             # as in the files
+    - {name: a, color: "#ffffff"}   # the first
+
+    - name: b
+      color: "#eeeeee"
+# where labels are
+labels:
+  files:
+    - labels/a.geojson # mine
+  date: 2024-01-01
+"""
 
 
 def test_a_key_is_replaced_and_comments_stay() -> None:
@@ -57,6 +71,37 @@ def test_the_text_then_says_what_was_set_and_else_what_it_said(text: str, sectio
     comments = [line.split("#")[1] for line in text.splitlines() if "#" in line]
     if section != "model" or values != {"encoder": None}:  # whose comment goes with it
         assert [line.split("#")[1] for line in set_keys(text, section, values).splitlines() if "#" in line] == comments
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "values"),
+    [
+        (TASK, "task", {"classes": [{"name": "tea: green", "color": "#000000"}, {"name": "no", "color": "#111111"}]}),
+        (TASK, "task", {"classes": None, "kind": "regression", "range": [0, 1.5]}),
+        (TASK, "task", {"classes": ["a", "b"]}),
+        (TASK, "task", {"name": "crops", "classes": [{"name": "\x7f\U0001f33e"}]}),
+        (TASK, "labels", {"files": ["a b.gpkg", "c.csv"], "classes": {"wet": [1, "2-3"], "a: b": ["x"]}}),
+        (TASK, "labels", {"classes": [{"a": 1}]}),
+        ("task: {classes: [{name: a}]}", "task", {"classes": [{"name": "b"}]}),
+        (
+            "task:\n  classes: [{name: a}]  # two\nmap: {overlap: 0.5}",
+            "task",
+            {"classes": [{"name": "b"}, {"name": "c"}]},
+        ),
+        (
+            "task:\n  classes:\n  - {name: a}\n  - {name: b}\n\n# map\nmap: {overlap: 0.5}",
+            "task",
+            {"classes": None, "kind": "c"},
+        ),
+    ],
+)
+def test_lists_are_set_and_what_is_around_them_stays(text: str, section: str, values: dict[str, Any]) -> None:
+    expected = yaml.safe_load(text)
+    expected[section] = {k: v for k, v in {**expected[section], **values}.items() if v is not None}
+    found = set_keys(text, section, values)
+    assert yaml.safe_load(found) == expected
+    outside = [line for line in ("# where labels are", "  # what is told apart", "# map", "# two") if line in text]
+    assert [line for line in outside if line not in found] == []
 
 
 def test_what_cannot_be_changed_safely_is_refused() -> None:

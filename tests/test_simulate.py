@@ -20,7 +20,7 @@ from olmoearth_core.errors import CoreError, MappingError
 from olmoearth_core.project import load_project
 from olmoearth_core.simulate import World, map_accuracy, simulate_world, single_date_baseline, world_preview
 from olmoearth_core.simulate.look import clear_pixels, look, scene_dates
-from olmoearth_core.templates import write_template
+from olmoearth_core.templates import find_template, write_template
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_labels_are_a_survey_of_some_fields_and_true(world: World) -> None:
 
 
 def test_the_demo_project_names_what_the_world_holds(world: World, tmp_path: Path) -> None:
-    write_template("demo", tmp_path / "demo", project_name="demo")
+    write_template(find_template("demo"), tmp_path / "demo", project_name="demo")
     shutil.copytree(world.folder, tmp_path / "demo" / "world")
     project = load_project(tmp_path / "demo")
     assert {c.name: c.color for c in project.config.task.classes} == world.classes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,8 +28,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="A folder of GeoTIFFs, of patches with a class each, or of cubes; or such files; or one GeoJSON "
-            "whose features carry oe_start_time.",
+            help="A folder of GeoTIFFs, of patches with a class each, or of cubes; or such files; or GeoJSON of "
+            "the older form, whose features carry oe_start_time: annotations, their tasks, requests.",
         ),
     ],
     to: Annotated[
@@ -102,6 +101,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Turn GeoTIFFs, patches with a class each, NetCDF or Zarr cubes into a catalogue with labels."""
+    from flows.cli.days import parse_day, parse_moment
     from olmoearth_core.errors import SourceError
     from olmoearth_core.importing.importing import Labelling, import_data
     from olmoearth_core.importing.labelling import label_files, parse_classes, parse_measured
@@ -113,7 +113,7 @@ def import_(
         kind=kind,
         bands=tuple(band.strip() for band in bands.split(",")) if bands else (),
         ignore=frozenset(ignore or ()),
-        date=None if date is None else _moment("--date", date),
+        date=None if date is None else parse_moment("--date", date),
         dates=dates,
         crs=crs,
         scale=scale,
@@ -123,7 +123,7 @@ def import_(
         link=link,
     )
     target = to if to is not None else Path(str(project)) / "source"
-    day = None if label_date is None else _moment("--label-date", label_date).date()
+    day = parse_day("--label-date", label_date)
     measured = parse_measured(value, value_range, unit, classes=bool(classes))
     labelling = Labelling(label_files(labels or ()), parse_classes(classes or ()), class_property, day, crs, measured)
     with progress(as_json) as listener:
@@ -136,20 +136,12 @@ def import_(
         _tell(made)
 
 
-def _moment(option: str, text: str) -> datetime:
-    from olmoearth_core.errors import SourceError
-    from olmoearth_core.importing.times import parse_moment
-
-    moment = parse_moment(text)
-    if moment is None:
-        raise SourceError(f"{option} {text}: expected a date like 2024-05-01")
-    return moment.astimezone(UTC)
-
-
 def _to_json(made: Imported) -> dict[str, Any]:
-    found = {key: value for key, value in vars(made).items() if key not in ("folder", "text", "days")}
+    found = {key: value for key, value in vars(made).items() if key not in ("folder", "text", "days", "frame")}
     catalogue = None if made.kind == "outlines" else made.folder / "catalog.json"
-    return {"folder": made.folder, "catalogue": catalogue, "first": made.days[0], "last": made.days[1], **found}
+    return {"folder": made.folder, "catalogue": catalogue, "first": made.days[0], "last": made.days[1], **found} | (
+        {"framing": made.frame.text} if made.frame else {}
+    )
 
 
 def _tell(made: Imported) -> None:
@@ -163,8 +155,9 @@ def _tell(made: Imported) -> None:
     elif made.kind == "outlines":
         area, labels = made.folder / "area.geojson", made.folder / "labels"
         out.print(
-            f"Next: in project.yaml set map.area to {area}, map.date to {made.days[0]}"
-            + (f", and labels.files to what lies in {labels}" if made.classes else ""),
+            f"Next: olmoearth init NAME --area {area} --date {made.days[0]}"
+            + "".join(f" --labels {path}" for path in sorted(labels.glob("*.geojson")))
+            + (f"; then set imagery.framing to {made.frame.text} ({made.frame.why})" if made.frame else ""),
             highlight=False,
             soft_wrap=True,
         )

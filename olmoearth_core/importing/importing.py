@@ -17,10 +17,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.errors import SourceError
 from olmoearth_core.importing.bands import CIRRUS, MASK
 from olmoearth_core.importing.cubes import is_cube, read_cubes
+from olmoearth_core.importing.frame import Frame
 from olmoearth_core.importing.labelling import (
     ClassValues,
     LabelSet,
@@ -30,7 +33,7 @@ from olmoearth_core.importing.labelling import (
     patch_labels,
     write_labels,
 )
-from olmoearth_core.importing.outlines import read_outlines
+from olmoearth_core.importing.outlines import Outlines, read_outlines
 from olmoearth_core.importing.patches import looks_like_patches, read_patches
 from olmoearth_core.importing.source import Found, Level, Options
 from olmoearth_core.importing.starter import frame_for, starter
@@ -38,6 +41,7 @@ from olmoearth_core.importing.tiffs import SUFFIXES, find_tiffs, read_scenes
 from olmoearth_core.importing.write import footprint, write_catalogue, write_outlines
 from olmoearth_core.progress import Progress, Silent
 from olmoearth_core.project import PROJECT_FILE, parse_project
+from olmoearth_core.settings_edit import quoted, set_keys
 from olmoearth_core.store import disk_errors, publish_folder, write_json, write_text
 
 ABOUT = "import.json"
@@ -86,6 +90,7 @@ class Imported:
         warnings: sentences a partner should read.
         project: the project folder that was written, if one was asked for.
         text: the project.yaml that fits; empty where no labels are known.
+        frame: the framing that fits outlines.
     """
 
     folder: Path
@@ -101,6 +106,7 @@ class Imported:
     warnings: Sequence[str]
     project: Path | None
     text: str
+    frame: Frame | None = None
 
 
 def import_data(
@@ -116,7 +122,7 @@ def import_data(
     """Import `sources` into the folder `target`. The same files and options give the same bytes.
 
     Args:
-        sources: a folder, or files of one kind: GeoTIFFs, NetCDF files, Zarr stores, or one GeoJSON of the older form.
+        sources: a folder, or files of one kind: GeoTIFFs, NetCDF files, Zarr stores, or GeoJSON of the older form.
         target: a new folder, an empty one, or a former import of the same files, which is replaced once the new one
             is whole.
         options: what the files do not say themselves.
@@ -139,9 +145,9 @@ def import_data(
     shutil.rmtree(work, ignore_errors=True)  # of an import that was killed
     try:
         with ExitStack() as stack, disk_errors(target):
-            if len(sources) == 1 and sources[0].suffix.lower() in OUTLINES:
+            if all(path.suffix.lower() in OUTLINES for path in sources):
                 _refuse_other(target, sources, again)
-                imported = _import_outlines(sources[0], target, work, labelling, project)
+                imported = _import_outlines(sources, target, work, labelling, project)
             else:
                 found = find(sources, options, stack)
                 _refuse_other(target, found.files, again)
@@ -184,7 +190,7 @@ def find(sources: Sequence[Path], options: Options, stack: ExitStack) -> Found:
     strange = next((path for path in sources if path not in cubes and path not in tiffs), sources[0])
     raise SourceError(
         f"{strange}: cannot be imported with the others. Name a folder, or files of one kind: GeoTIFF (.tif), "
-        "NetCDF (.nc), Zarr stores, or one GeoJSON."
+        "NetCDF (.nc), Zarr stores, or GeoJSON."
     )
 
 
@@ -236,25 +242,47 @@ def _import_scenes(
     )  # fmt: skip
 
 
-def _import_outlines(path: Path, target: Path, work: Path, labelling: Labelling, project: Path | None) -> Imported:
-    if project is not None:
-        raise SourceError(f"{path}: outlines alone make no project; they come without imagery. Leave out --project.")
-    outlines = read_outlines(path, labelling.class_property)
-    if outlines.counts:
-        write_outlines(work / "labels" / f"{path.stem}.geojson", outlines.features)
-    write_outlines(work / AREA, [({"name": path.stem}, outlines.area)])
-    starts, ends = [start for start, _ in outlines.spans], [end for _, end in outlines.spans]
+def _import_outlines(
+    paths: Sequence[Path], target: Path, work: Path, labelling: Labelling, project: Path | None
+) -> Imported:
+    outlines = read_outlines(paths, labelling.class_property)
+    for name, features in outlines.labels.items():
+        write_outlines(work / "labels" / f"{Path(name).stem}.geojson", features)
+    write_outlines(work / AREA, [({"name": paths[0].stem}, outlines.area)])
+    starts, ends = [start for start, _ in outlines.times], [end for _, end in outlines.times]
     warnings = []
-    if not outlines.counts and len(set(outlines.spans)) > 1:
+    if len(set(outlines.requests)) > 1:
         warnings.append(
-            f"the areas have {len(set(outlines.spans))} different spans of time, a map has one date (map.date); "
+            f"the areas have {len(set(outlines.requests))} different spans of time, a map has one date (map.date); "
             "import them one by one if each needs its own"
         )
-    write_json(work / ABOUT, {"version": _VERSION, "kind": "outlines", "sources": [_named_digest(path)]})
+    write_json(work / ABOUT, {"version": _VERSION, "kind": "outlines", "sources": [_named_digest(p) for p in paths]})
     return Imported(
         folder=target, kind="outlines", level=None, scenes=0, days=(min(starts).date(), max(ends).date()), bands={},
-        missing={}, crs=[], classes=outlines.counts, linked=0, warnings=warnings, project=None, text="",
+        missing={}, crs=[], classes=outlines.counts, linked=0, warnings=warnings, project=project,
+        text=_outlines_text(outlines, target, work, project), frame=outlines.frame,
     )  # fmt: skip
+
+
+def _outlines_text(outlines: Outlines, target: Path, work: Path, project: Path | None) -> str:
+    """The blank template, filled in from outlines; empty where no project is asked for."""
+    from olmoearth_core.templates import Answers, find_template
+    from olmoearth_core.templates.fill import fill
+    from olmoearth_core.templates.template import PLACEHOLDER
+
+    if project is None:
+        return ""
+    if not outlines.counts:
+        raise SourceError("--project needs labels: name the file of the annotations beside the request.")
+    text = find_template("blank").texts[PROJECT_FILE].replace(PLACEHOLDER, quoted(project.resolve().name))
+    files = sorted((work / "labels").iterdir())
+    text = fill(text, Answers(files, class_property="class", day=outlines.frame.anchor), project).text
+    seen = _seen_from(project, target)
+    text = set_keys(text, "labels", {"files": [f"{seen}/labels/{path.name}" for path in files]})
+    text = set_keys(text, "imagery", {"framing": yaml.safe_load(outlines.frame.text)})
+    text = set_keys(text, "map", {"area": f"{seen}/{AREA}"})
+    parse_project(text, str(project / PROJECT_FILE))
+    return text
 
 
 def _labels(found: Found, labelling: Labelling) -> LabelSet | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from olmoearth_core.project_labels import possible_range
 
 FOLDER = "labels"
 PATCHES = f"{FOLDER}/patches.geojson"
+DATE_PROPERTY = "start_datetime"
 _RASTERS = (".tif", ".tiff")
 _LABELS = (*_RASTERS, ".csv", ".tsv", ".geojson", ".gpkg", ".fgb", ".shp")
 """What a folder of labels is searched for; notes beside them (.txt, .json) stay out."""
@@ -63,6 +65,7 @@ class LabelSet:
         measured: of values instead of classes.
         spans: the different (first, last) days that labels are true for; those that say no last day are true for one.
         of_windows: each label is a class of the window around it, not of its pixels.
+        date_property: of vector files and tables, with the day a label is true for.
     """
 
     files: Mapping[str, Path | None]
@@ -75,6 +78,7 @@ class LabelSet:
     measured: Measured | None = None
     of_windows: bool = False
     spans: frozenset[Span] = frozenset()
+    date_property: str = DATE_PROPERTY
 
 
 def patch_labels(scenes: Sequence[SourceScene]) -> LabelSet:
@@ -114,6 +118,7 @@ def partners_labels(
     classes: Mapping[str, ClassValues],
     day: date | None = None,
     crs: str | None = None,
+    date_property: str = DATE_PROPERTY,
 ) -> LabelSet:
     """The labels in a partner's own files.
 
@@ -122,6 +127,7 @@ def partners_labels(
         classes: class -> values of the raster or property that mean it; empty to take them from the files.
         day: what labels without a date are true for.
         crs: of the coordinates in CSV tables that are not longitude and latitude.
+        date_property: with the day a label is true for.
 
     Raises:
         SourceError: a file or its classes cannot be read, or there are too many or too few.
@@ -143,7 +149,7 @@ def partners_labels(
             else:
                 _raster_values(path, up_to=None)
             continue
-        found, own = _vector_classes(path, class_property, crs)
+        found, own = _vector_classes(path, class_property, crs, date_property)
         if own is None:
             undated.append(path.name)
         spans |= own or set()
@@ -155,12 +161,16 @@ def partners_labels(
     _check_number(chosen, ", ".join(path.name for path in files))
     return LabelSet(
         copies, chosen, dict(sorted(counts.items())), class_property, undated, day, crs if tables else None,
-        spans=_all_spans(spans, undated, day),
+        spans=_all_spans(spans, undated, day), date_property=date_property,
     )  # fmt: skip
 
 
 def measured_labels(
-    files: Sequence[Path], measured: Measured, day: date | None = None, crs: str | None = None
+    files: Sequence[Path],
+    measured: Measured,
+    day: date | None = None,
+    crs: str | None = None,
+    date_property: str = DATE_PROPERTY,
 ) -> LabelSet:
     """The measured values in a partner's own files; arguments and errors as for `partners_labels`."""
     copies: dict[str, Path | None] = {}
@@ -174,18 +184,18 @@ def measured_labels(
             _raster_values(path, up_to=None, bands=None)
             undated.append(path.name)
             continue
-        file, kind = _read(path, crs)
+        file, kind = read_label_file(path, crs)
         if measured.name not in file.columns:
             found = ", ".join(file.columns) or "none"
             raise SourceError(f"{path}: has no {kind} '{measured.name}'; it has: {found}. Give it with --value.")
-        own = _spans(file)
+        own = _spans(file, date_property)
         if own is None:
             undated.append(path.name)
         spans |= own or set()
     tables = any(path.suffix.lower() in table.SUFFIXES for path in files)
     return LabelSet(
         copies, {}, {}, undated=undated, day=day, crs=crs if tables else None, measured=measured,
-        spans=_all_spans(spans, undated, day),
+        spans=_all_spans(spans, undated, day), date_property=date_property,
     )  # fmt: skip
 
 
@@ -195,9 +205,7 @@ def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) 
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         if source is not None:
-            beside = source.parent.glob(f"{source.stem}.*") if source.suffix.lower() == ".shp" else [source]
-            for file in sorted(beside):
-                shutil.copyfile(file, path.parent / file.name)
+            copy_label_file(source, path.parent)
             continue
         write_outlines(
             path,
@@ -214,6 +222,13 @@ def write_labels(folder: Path, labels: LabelSet, scenes: Sequence[SourceScene]) 
                 for scene in scenes
             ),
         )
+
+
+def copy_label_file(source: Path, folder: Path) -> None:
+    """Copy a file into a folder; with a shapefile what lies beside it."""
+    beside = source.parent.glob(f"{glob.escape(source.stem)}.*") if source.suffix.lower() == ".shp" else [source]
+    for file in sorted(beside):
+        shutil.copyfile(file, folder / file.name)
 
 
 def parse_classes(texts: Sequence[str]) -> dict[str, ClassValues]:
@@ -283,9 +298,9 @@ def _all_spans(found: set[Span], undated: Sequence[str], day: date | None) -> fr
     return frozenset(found | ({(day, day)} if undated and day is not None else set()))
 
 
-def _spans(file: VectorFile) -> set[Span] | None:
+def _spans(file: VectorFile, date_property: str) -> set[Span] | None:
     """The different (first, last) days that features are true for; None where they say no dates."""
-    starts = file.columns.get("start_datetime")
+    starts = file.columns.get(date_property)
     if starts is None:
         return None
     ends = file.columns.get("end_datetime", starts)
@@ -300,9 +315,9 @@ def _day(text: Any) -> date | None:
         return None  # reading the labels will say so
 
 
-def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str], set[Span] | None]:
+def _vector_classes(path: Path, key: str, crs: str | None, date_property: str) -> tuple[Counter[str], set[Span] | None]:
     """(features of each class, days they are true for or None) of a vector file or CSV table."""
-    file, kind = _read(path, crs)
+    file, kind = read_label_file(path, crs)
     if key not in file.columns:
         found = ", ".join(file.columns) or "none"
         raise SourceError(f"{path}: has no {kind} '{key}'; it has: {found}. Give --class-property.")
@@ -311,11 +326,15 @@ def _vector_classes(path: Path, key: str, crs: str | None) -> tuple[Counter[str]
     if missing:
         raise SourceError(f"{path}: {len(missing)} features have no {key} (the first is feature {missing[0]})")
     names = (int(v) if isinstance(v, float | np.floating) and float(v).is_integer() else v for v in values)
-    return Counter(str(name).strip() for name in names), _spans(file)
+    return Counter(str(name).strip() for name in names), _spans(file, date_property)
 
 
-def _read(path: Path, crs: str | None) -> tuple[VectorFile, str]:
-    """(vector file or CSV table, what its properties are called)."""
+def read_label_file(path: Path, crs: str | None) -> tuple[VectorFile, str]:
+    """(vector file or CSV table, what its properties are called).
+
+    Raises:
+        LabelError: it is none.
+    """
     if path.suffix.lower() in table.SUFFIXES:
         return table.read_table(path, str(path), crs), "column"
     return read_vector(path, str(path)), "property"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 KNOWN: Sequence[tuple[str, tuple[str, ...]]] = (
     ("water lake river sea ocean pond reservoir stream lagoon", ("#2c7fb8", "#41b6c4", "#253494", "#7fcdbb")),
@@ -27,12 +27,12 @@ TOLD_APART = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", 
 """Wong 2011, Points of view: Color blindness, Nature Methods 8:441; after Okabe and Ito."""
 
 
-def colours(names: Iterable[str]) -> list[str]:
-    """A colour, "#rrggbb", for each class name; no two are the same."""
+def colours(names: Iterable[str], given: Mapping[str, str] | None = None) -> list[str]:
+    """A colour, "#rrggbb", for each class name, the one `given` for it where there is one; no two are the same."""
     names = list(names)
-    chosen: dict[int, str] = {}
+    chosen = {k: given[name] for k, name in enumerate(names) if given and name in given}
     for k, name in enumerate(names):
-        if free := [colour for colour in _known(name) if colour not in chosen.values()]:
+        if k not in chosen and (free := [colour for colour in _known(name) if colour not in chosen.values()]):
             chosen[k] = free[0]
     for k in range(len(names)):
         if k not in chosen:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import shapely
 from pyproj import CRS, Geod
@@ -15,10 +16,11 @@ from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.importing.frame import Frame, frame_of
-from olmoearth_core.importing.labelling import LabelSet, Measured
+from olmoearth_core.importing.labelling import DATE_PROPERTY, LabelSet
 from olmoearth_core.importing.palette import colours
 from olmoearth_core.importing.source import Found, corners, to_degrees
 from olmoearth_core.labels.raster import SUFFIXES
+from olmoearth_core.settings_edit import key_lines
 
 EUROPE = "EPSG:3035"
 PATCH = 4
@@ -39,15 +41,10 @@ def starter(name: str, source: str, found: Found, labels: LabelSet, area: BaseGe
     frame = frame_for(found, labels)
     anchor = frame.anchor
     window = _window(found, resolution)
-    classes = [f"    - {{name: {json.dumps(c, ensure_ascii=False)}, color: {json.dumps(colour)}}}"
-               for c, colour in zip(labels.classes, colours(labels.classes), strict=True)]  # fmt: skip
     lines = [f"name: {json.dumps(name)}", "task:"]
-    if labels.measured is not None:
-        lines += _task(labels.measured)
-    else:
-        lines += ["  kind: classification"] if labels.of_windows else []
-        lines += [f"  # {COLOURS}", "  classes:", *classes]
-    lines += ["labels:", *_labels(source, found, labels, anchor)]
+    lines += [] if labels.measured is not None else [f"  # {COLOURS}"]
+    lines += key_lines(task_keys(labels), 2)
+    lines += ["labels:", *key_lines(label_keys(labels, anchor, below=f"{source}/"), 2)]
     lines += ["imagery:", f"  catalogue: {json.dumps(source + '/catalog.json')}"]
     lines += [f"  crs: {crs}"] if crs else []
     lines += [f"  resolution: {resolution:g}", f"  # {frame.why}", f"  framing: {frame.text}"]
@@ -75,12 +72,21 @@ def _area_told(area: BaseGeometry, scenes: int) -> str:
     return f"the ground of all imagery ({scenes:,} scene{'s' if scenes > 1 else ''}){apart}; draw your own for less"
 
 
-def _task(measured: Measured) -> list[str]:
-    """A regression; its name is that of the values, as a task may be named."""
+def task_keys(labels: LabelSet, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The keys of the section task.
+
+    Args:
+        known: class -> colour, where it is known better than by its name.
+    """
+    if labels.measured is None:
+        given = known or {}
+        found = dict(zip(labels.classes, colours(labels.classes, given), strict=True))
+        named = [{"name": name, "color": colour} for name, colour in found.items()]
+        return {**({"kind": "classification"} if labels.of_windows else {}), "classes": named}
+    measured = labels.measured  # named as its values are, as far as a task may be
     name = re.sub(r"[^a-z0-9_-]+", "_", measured.name.lower()).strip("_-")[:63] or "values"
-    low, high = measured.limits
-    unit = [f"  unit: {json.dumps(measured.unit, ensure_ascii=False)}"] if measured.unit else []
-    return [f"  name: {json.dumps(name)}", "  kind: regression", *unit, f"  range: [{low!r}, {high!r}]"]
+    unit = {"unit": measured.unit} if measured.unit else {}
+    return {"name": name, "kind": "regression", **unit, "range": list(measured.limits)}
 
 
 def grid_crs(grids: Sequence[SourceGrid], area: BaseGeometry) -> str | None:
@@ -96,24 +102,30 @@ def grid_crs(grids: Sequence[SourceGrid], area: BaseGeometry) -> str | None:
     return EUROPE if inside else None
 
 
-def _labels(source: str, found: Found, labels: LabelSet, anchor: dt.date) -> list[str]:
-    lines = [f"  files: {json.dumps([f'{source}/{place}' for place in labels.files], ensure_ascii=False)}"]
+def label_keys(labels: LabelSet, anchor: dt.date, *, below: str = "") -> dict[str, Any]:
+    """The keys of the section labels that are not as they usually are.
+
+    Args:
+        anchor: what labels that say no date are true for, where the partner does not say so.
+        below: what stands before the files' places: "source/".
+    """
+    keys: dict[str, Any] = {"files": [f"{below}{place}" for place in labels.files]}
     if labels.class_property != "class":
-        lines.append(f"  class_property: {json.dumps(labels.class_property, ensure_ascii=False)}")
+        keys["class_property"] = labels.class_property
     vectors = any(Path(place).suffix.lower() not in SUFFIXES for place in labels.files)
     if labels.measured is not None and vectors and labels.measured.name != "value":
-        lines.append(f"  value_property: {json.dumps(labels.measured.name, ensure_ascii=False)}")
-    mapped = {name: values for name, values in labels.classes.items() if values and values != [name]}
-    if mapped:
-        lines.append("  classes:")
-        lines += [f"    {json.dumps(n, ensure_ascii=False)}: {json.dumps(v)}" for n, v in mapped.items()]
+        keys["value_property"] = labels.measured.name
+    if mapped := {name: values for name, values in labels.classes.items() if values and values != [name]}:
+        keys["classes"] = mapped
     if labels.crs is not None:
-        lines.append(f"  crs: {json.dumps(labels.crs)}")
+        keys["crs"] = labels.crs
+    if labels.date_property != DATE_PROPERTY:
+        keys["date_property"] = labels.date_property
     if labels.undated:
-        lines.append(f"  date: {labels.day or anchor}")
+        keys["date"] = labels.day or anchor
     if labels.of_windows:
-        lines.append("  windows: centred")
-    return lines
+        keys["windows"] = "centred"
+    return keys
 
 
 def _resolution(grids: Sequence[SourceGrid]) -> float:

@@ -21,6 +21,9 @@ from olmoearth_core.project import Project
 if TYPE_CHECKING:
     from olmoearth_core.models.card import TaskCard
 
+FAMILY_COLOURS = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c", "galileo": "#c98b2b"}
+"""What a family's sizes are drawn in, here and in comparisons."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -251,23 +254,23 @@ def table(rows: Sequence[Estimate]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, as text, for `olmoearth estimate`; columns that nobody asked for are left out."""
     header = ["encoder", "tokens/window", "GMAC/window", "tokens/km²", "GMAC/km²"]
     body = [
-        [r.name, f"{r.tokens:,}", _figures(r.macs / 1e9), _figures(r.tokens_per_km2), _figures(r.macs_per_km2 / 1e9)]
+        [r.name, f"{r.tokens:,}", figures(r.macs / 1e9), figures(r.tokens_per_km2), figures(r.macs_per_km2 / 1e9)]
         for r in rows
     ]
     if any(r.speed for r in rows):
         header.append("windows/s")
         for r, line in zip(rows, body, strict=True):
             about = "" if r.speed is None or r.speed.measured else "~"
-            line.append("" if r.speed is None else about + _figures(r.speed.windows_per_second))
+            line.append("" if r.speed is None else about + figures(r.speed.windows_per_second))
     for name, values in (("hours", [r.hours for r in rows]), ("cost", [r.money for r in rows])):
         if any(v is not None for v in values):
             header.append(name)
             for v, line in zip(values, body, strict=True):
-                line.append("" if v is None else _figures(v))
+                line.append("" if v is None else figures(v))
     return header, body
 
 
-def _figures(value: float) -> str:
+def figures(value: float) -> str:
     """Three significant figures, with thousands separators and no exponent."""
     if value == 0:
         return "0"
@@ -281,7 +284,6 @@ def plot(rows: Sequence[Estimate], path: Path) -> None:
 
     from olmoearth_core.store import whole_file
 
-    colours = {"v1": "#7a6f5d", "v1.1": "#1b7f79", "v1.2": "#3b6fb6", "v1.3": "#a0458c", "galileo": "#c98b2b"}
     panels: list[tuple[str, list[float]]] = [("GMAC per km²", [r.macs_per_km2 / 1e9 for r in rows])]
     if all(r.hours is not None for r in rows):
         panels.append((f"hours for {rows[0].windows:,.0f} windows", [r.hours or 0.0 for r in rows]))
@@ -291,9 +293,9 @@ def plot(rows: Sequence[Estimate], path: Path) -> None:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, values) in zip(axes, panels, strict=True):
         bars = axis.barh(
-            [r.name for r in rows], values, color=[colours[r.name.split("-")[0]] for r in rows], height=0.7
+            [r.name for r in rows], values, color=[FAMILY_COLOURS[r.name.split("-")[0]] for r in rows], height=0.7
         )
-        axis.bar_label(bars, [_figures(v) for v in values], padding=3, fontsize=8)
+        axis.bar_label(bars, [figures(v) for v in values], padding=3, fontsize=8)
         axis.set(xscale="log", xlabel=title, xlim=(min(values) / 2, max(values) * 5))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()

@@ -1,62 +1,76 @@
-"""Making a project folder from a template."""
+"""Making a project folder from a template, whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from olmoearth_core.errors import ProjectError
+from olmoearth_core.importing.labelling import write_labels
+from olmoearth_core.importing.write import write_outlines
 from olmoearth_core.project import PROJECT_FILE, parse_project
+from olmoearth_core.settings_edit import quoted
 from olmoearth_core.store import disk_errors, write_text
-
-_PLACEHOLDER = "PROJECT_NAME"
-
-
-def template_names() -> list[str]:
-    """The templates there are, in alphabetical order."""
-    return sorted(entry.name for entry in files(__package__).iterdir() if entry.joinpath(PROJECT_FILE).is_file())
+from olmoearth_core.templates.fill import AREA, Answers, Filled, fill
+from olmoearth_core.templates.template import PLACEHOLDER, Template
 
 
-def write_template(name: str, folder: Path, *, project_name: str) -> list[Path]:
-    """Make the project folder `folder` from the template `name`, whole or not at all.
+def write_template(
+    template: Template, folder: Path, *, project_name: str, answers: Answers | None = None
+) -> tuple[list[Path], Filled]:
+    """Make the project folder `folder` from a template, whole or not at all.
 
     Args:
-        name: one of `template_names()`.
+        template: as `find_template` gives it.
         folder: the new folder; may exist if it is empty.
         project_name: goes into project.yaml.
+        answers: what is filled in.
 
     Returns:
-        The files written, in the order a partner reads them.
+        The files written, in the order a partner reads them, and what was filled in.
 
     Raises:
-        ProjectError: an unknown template, a name that project.yaml does not allow, a folder that is not empty.
+        ProjectError: a template or a name that project.yaml does not allow, a folder that is not empty.
+        SourceError, LabelError: labels that cannot be used.
         StoreError: the disk is full, or the place cannot be written.
     """
-    if name not in template_names():
-        raise ProjectError(f"template '{name}': no such template; there are {', '.join(template_names())}.")
-    written_as = {PROJECT_FILE: json.dumps(project_name), "README.md": project_name}  # in quotes 2024 is a name too
-    texts = {file: _text(name, file).replace(_PLACEHOLDER, word) for file, word in written_as.items()}
-    parse_project(texts[PROJECT_FILE], f"{folder}: the template '{name}'")  # refuses a name that is none
+    texts = {file: text.replace(PLACEHOLDER, project_name) for file, text in template.texts.items()}
+    # in quotes 2024 is a name too
+    settings = template.texts[PROJECT_FILE].replace(PLACEHOLDER, quoted(project_name))
+    named = parse_project(settings, f"{folder}: the template '{template.name}'").name  # refuses a name that is none
+    if named != project_name:
+        raise ProjectError(
+            f"the template '{template.name}' ({template.origin}): its {PROJECT_FILE} says name: {named}; write name: "
+            f"{PLACEHOLDER}."
+        )
     _refuse_used(folder)
+    filled = fill(settings, answers or Answers(), folder)
+    texts[PROJECT_FILE] = filled.text
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.with_name(f".{folder.name}.{os.getpid()}.init")
     try:
         for file, text in texts.items():
             write_text(work / file, text)
-        write_text(work / "labels" / ".gitkeep", "")
         with disk_errors(folder):
+            _write_data(work, filled)
             work.replace(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return [folder / file for file in (*texts, "labels/.gitkeep")]
+    written = [*(folder / file for file in texts), *sorted((folder / "labels").iterdir())]
+    return list(dict.fromkeys(written)), filled
 
 
-def _text(template: str, file: str) -> str:
-    return files(__package__).joinpath(template, file).read_text(encoding="utf-8")
+def _write_data(work: Path, filled: Filled) -> None:
+    """The partner's labels and area, copied beside project.yaml."""
+    (work / "labels").mkdir(exist_ok=True)
+    if filled.labels is not None:
+        write_labels(work, filled.labels, [])
+    if filled.area is not None:
+        write_outlines(work / AREA, [({"name": "labels"}, filled.area)])
+    if not any((work / "labels").iterdir()):
+        write_text(work / "labels" / ".gitkeep", "")
 
 
 def _refuse_used(folder: Path) -> None:

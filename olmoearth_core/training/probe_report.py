@@ -129,7 +129,7 @@ class _Judge:
         path = HEADLINE[self.task.kind]
         resampled = intervals(tally, self.blocks(tally))
         scores = {key: value for key, value in tally.scores().items() if key not in ("confusion", "reliability")}
-        return about | _value(resampled, path) | {"scores": scores}
+        return about | limits_of(resampled, path) | {"scores": scores}
 
     def compared(
         self, one: str, first: Tally, other: str, second: Tally, between: str = "their linear probes"
@@ -138,10 +138,11 @@ class _Judge:
         path = HEADLINE[self.task.kind]
         difference = paired_difference(first, second, self.blocks(first))
         verdict, sentence = told(one, other, difference, self.task.kind, between)
-        return {"verdict": verdict, **_value(difference, path), "sentence": sentence}
+        return {"verdict": verdict, **limits_of(difference, path), "sentence": sentence}
 
 
-def _value(resampled: Resampled, path: tuple[str, ...]) -> dict[str, Any]:
+def limits_of(resampled: Resampled, path: tuple[str, ...]) -> dict[str, Any]:
+    """value, low and high of a score or difference; None where it has none."""
     interval = resampled.intervals.get(path)
     return {
         "value": resampled.values.get(path),

@@ -456,6 +456,9 @@ def test_outlines_of_the_older_form(tmp_path: Path) -> None:
         ([{"class": "a"}], "has no property oe_start_time"),
         ([{"oe_start_time": "May"}], "feature 0 has oe_start_time 'May'"),
         ([{"oe_start_time": "2024-05-02", "oe_end_time": "2024-05-01"}], "in order"),
+        ([{"oe_annotations_task_id": "t1", "oe_labels": {"category": "a"}}], "no feature of its task t1 has them"),
+        ([{"oe_start_time": "2024-05-01", "oe_labels": {"a": 1, "b": 2}}], r"several oe_labels \(a, b\)"),
+        ([{"oe_start_time": "2024-05-01", "oe_labels": "[tea"}], r"has oe_labels '\[tea'"),
         ([{"oe_start_time": "2024-05-01", "class": c} for c in ("a", None)], "feature 1 has no class, others have"),
     ],
 )
@@ -464,6 +467,35 @@ def test_outlines_that_cannot_be_used(tmp_path: Path, rows: list[dict[str, Any]]
     with pytest.raises(CoreError, match=words):
         import_data([path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_annotations_with_their_tasks_and_a_request_make_a_project(tmp_path: Path) -> None:
+    """The files as the older tools write them: the class in oe_labels, the times with the task."""
+    year = {"oe_start_time": "2024-01-01T00:00:00+00:00", "oe_end_time": "2024-12-26T00:00:00+00:00"}
+    labels = [{"oe_annotations_task_id": f"t{i % 2}", "oe_labels": {"category": k}} for i, k in enumerate("aba")]
+    annotations = write_outlines(tmp_path / "annotation_features.geojson", labels)
+    tasks = write_outlines(
+        tmp_path / "annotation_task_features.geojson", [{"oe_annotations_task_id": f"t{i}", **year} for i in range(2)]
+    )
+    request = write_outlines(tmp_path / "request.geojson", [{**year, "oe_start_time": "2025-01-01", "oe_end_time": ""}])
+    made = import_data([annotations, tasks, request], tmp_path / "old" / "source", project=tmp_path / "old")
+    assert made.classes == {"a": 2, "b": 1}
+    config = load_project(tmp_path / "old").config
+    assert config.labels.files == ["source/labels/annotation_features.geojson"]
+    assert (config.map.area, str(config.map.date)) == ("source/area.geojson", "2025-01-01")
+    assert (config.imagery.framing.kind, config.imagery.framing.timesteps) == ("period", 12)  # type: ignore[union-attr]
+    found = read_labels(load_project(tmp_path / "old")).frame
+    assert sorted(found["class_index"]) == [0, 0, 1]
+    assert {str(day)[:10] for day in found["date"]} == {"2024-01-01"}
+    area = gpd.read_file(tmp_path / "old" / "source" / "area.geojson").to_crs("EPSG:32631")
+    assert area.area.sum() == pytest.approx(40 * 100, rel=0.01), "what was requested, not what was annotated"
+
+    former = [{"es_label": 3, "es_start_time": "2024-01-01", "es_annotations_task_id": "t"}]
+    made = import_data([write_outlines(tmp_path / "former.geojson", former)], tmp_path / "former")
+    assert made.classes == {"3": 1}
+    with pytest.raises(SourceError, match="--project needs labels"):
+        import_data([request], tmp_path / "none" / "source", project=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_crs_without_a_code_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""The flow `monitor` leaves a table; `olmoearth status` tells how projects stand, broken ones too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from flows.monitoring import standings
+from olmoearth_core.project import Project
+from registry.workspace import Workspace
+
+
+def test_the_flow_leaves_an_artifact(mapped: Project) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.monitor import monitor
+
+    with prefect_test_harness(server_startup_timeout=120):
+        report = monitor(str(mapped.root))
+        assert report["drifted"] is True, "the map made last is that of autumn"
+        with get_client(sync_client=True) as client:
+            [artifact] = client.read_artifacts()
+    assert artifact.key == "shore-drift"
+    assert artifact.description == report["sentence"]
+    rows = json.loads(str(artifact.data))
+    assert len(rows) == len(report["moved"])
+    assert {row["against"] for row in rows} >= {"the training set", "held-out windows"}
+    assert [row["drifted"] for row in rows].count("yes") == sum(one["beyond"] for one in report["moved"])
+
+
+def test_status_of_all_that_the_registry_knows(
+    mapped: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLMOEARTH_HOME", str(tmp_path / "home"))
+    empty = CliRunner().invoke(app, ["status"])
+    assert "No project has run yet" in empty.output
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "project.yaml").write_text("name: [")
+    found = standings([mapped.root, tmp_path / "broken"], Workspace.from_environment())
+    assert [row["project"] for row in found] == ["broken", "shore"], "what failed comes first"
+    assert "project.yaml" in found[0]["failures"][0]
+    assert found[1]["champion"] is None
+    shown = CliRunner().invoke(app, ["status", str(mapped.root), str(tmp_path / "broken")])
+    assert shown.exit_code == 0
+    assert "shore" in shown.output
+    told = CliRunner().invoke(app, ["status", str(mapped.root), "--json"])
+    assert json.loads(told.output)[0]["last_map"].startswith("shore-2024-10-01")
