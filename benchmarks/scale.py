@@ -33,10 +33,12 @@ from olmoearth_core.inference.plan import Layout, Plan, PlannedModel, Tile, read
 from olmoearth_core.inference.worker import Outcome
 from olmoearth_core.manifest import Manifest, describe_outputs, read_manifest, write_manifest
 from olmoearth_core.progress import Silent
+from olmoearth_core.project import Project
 from olmoearth_core.stage import Meter, StageRun
 from olmoearth_core.verified import changed_outputs
 
 WORKERS, WORTH = 2, 30.0
+ZONE = "EPSG:32633"
 GOAL = 0.01
 TILE_BYTES = 1024
 
@@ -83,11 +85,11 @@ def main() -> None:
 def make_plan(count: int) -> Plan:
     """Tiles of 1,024 px in rows of 400, as over a country."""
     tiles = [
-        Tile(name=f"32633_{x}_{y}", column=1024 * x, row=1024 * y, width=1024, height=1024, windows=484)
+        Tile(name=f"32633_{x}_{y}", crs=ZONE, column=1024 * x, row=1024 * y, width=1024, height=1024, windows=484)
         for y, x in (divmod(k, 400) for k in range(count))
     ]
     return Plan(
-        crs="EPSG:32633",
+        zones=[ZONE],
         resolution=10.0,
         anchor=date(2024, 1, 1),
         timesteps=[(date(2024, 1, 1), date(2024, 2, 1))],
@@ -139,8 +141,9 @@ def measure_scheduling(plan: Plan, folder: Path) -> dict[str, Any]:
     order = Order("run", str(folder), "job", "rule", 0, "", "area")
     folder.mkdir()
     keys = TileKeys({tile.name: "0" * 64 for tile in plan.tiles}, (), np.empty((2, 0), np.intp))
-    job = MapJob(None, plan, folder, folder, folder, folder, keys.keys)
-    run = StageRun(None, folder, {}, {}, Silent(), Meter(), engine=engine)
+    project = Project(folder, None)  # of which only the folder is asked for: earlier maps
+    job = MapJob(project, plan, folder, folder, folder, folder, keys.keys)
+    run = StageRun(project, folder, {}, {}, Silent(), Meter(), engine=engine)
     records = map_tiles(run, job, keys)
     seconds = time.perf_counter() - begun
     assert len(records) == len(plan.tiles)
@@ -176,7 +179,7 @@ def measure_files(plan: Plan, folder: Path) -> dict[str, str]:
     timed("plan.json written", lambda: write_plan(plan, folder))
     timed("plan.json read", lambda: read_plan(folder))
     found["plan.json"] = f"{(folder / 'plan.json').stat().st_size / 2**20:.0f} MB"
-    timed("bounds of all tiles", lambda: plan.bounds)
+    timed("bounds of all tiles", lambda: plan.bounds(ZONE))
     for tile in plan.tiles:
         (folder / f"{tile.name}.tif").write_bytes(bytes(TILE_BYTES))
         (folder / f"{tile.name}.json").write_bytes(b"{}")

@@ -12,6 +12,9 @@ SECONDS = 1.0
 
 @task(name="tiles", task_run_name="{batch.name}", persist_result=False)
 def simulated(batch: Batch) -> Done:
-    record = TileRecord(sha256="0" * 64, windows_seen=400, area_pixels=2**20, class_pixels=[2**19, 2**19])
-    outcomes = tuple(Outcome(tile.name, record, "", SECONDS) for tile in batch.tiles)
+    counts = {"windows_seen": 400, "area_pixels": 2**20, "class_pixels": [2**19, 2**19]}
+    outcomes = tuple(
+        Outcome(tile.name, TileRecord(key=batch.keys[tile.name], sha256="0" * 64, **counts), "", SECONDS)
+        for tile in batch.tiles
+    )
     return Done(outcomes, SECONDS * len(outcomes), len(outcomes))

@@ -25,7 +25,7 @@ from olmoearth_core.labels.properties import range_of
 from olmoearth_core.labels.quality import label_facts
 from olmoearth_core.labels.split import SPLITS, block_of, block_pixels, splits_of
 from olmoearth_core.labels.tasks import Counted, TaskLabels, check_all, look_at
-from olmoearth_core.labels.vector import Problem, read_area
+from olmoearth_core.labels.vector import Problem
 from olmoearth_core.labels.windows import TrainingWindow
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
@@ -261,14 +261,15 @@ def _model(project: Project) -> Iterator[Finding]:
 
 
 def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
-    config = project.config
+    from olmoearth_core.inference.area import load_areas
+
+    config, imagery = project.config, project.config.imagery
     try:
-        area = read_area(project.path(config.map.area), config.map.area)
+        areas = load_areas(
+            project.path(config.map.area), config.map.area, crs=imagery.crs, resolution=imagery.resolution
+        )
     except CoreError as error:
         yield Finding("error", "map.area", str(error))
-        return
-    if area.is_empty or area.area == 0:
-        yield Finding("error", "map.area", f"{config.map.area}: the area is empty; draw at least one polygon")
         return
     try:
         scenes = read_scenes(freeze_map_scenes(project, progress), project.root)
@@ -278,7 +279,9 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
     except CoreError as error:
         yield Finding("error", "imagery.catalogue", str(error))
         return
-    outside = 1 - shapely.intersection(area, _footprint(scenes.scenes)).area / area.area
+    outlines = np.array([area.outline for area in areas])
+    inside = shapely.intersection(outlines, _footprint(scenes.scenes))
+    outside = 1 - float(shapely.area(inside).sum() / shapely.area(outlines).sum())
     if outside > 0.999:
         yield Finding("error", "map.area", f"{config.map.area}: the area lies outside the imagery")
     elif outside > 0.001:

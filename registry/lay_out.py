@@ -8,12 +8,12 @@ set from its DVC remote. Everything is held against the checksums of the registr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmoearth_core.again.recipe import DATASET, INPUTS, MODEL, Recipe, Recorded, write_recipe
+from olmoearth_core.again.recipe import DATASET, INPUTS, MODEL, TRAINING, Recipe, Recorded, write_recipe
 from olmoearth_core.errors import CoreError
 from olmoearth_core.imagery.address import is_url
 from olmoearth_core.imagery.presets import locate
@@ -59,17 +59,19 @@ def lay_out(workspace: Workspace, behind: Behind, folder: Path, wish: Wish) -> R
     made, sources = behind.map, Sources(workspace, behind.runs)
     runs = {stage: behind.run(stage) for stage in ("postprocess", "infer", "finetune")}
     assert made.model is not None  # its run is there
-    _lay_settings(sources, runs, folder)
+    _lay_settings(sources, runs["postprocess"], [runs["postprocess"], runs["infer"]], folder)
     recorded = {stage: _lay_inputs(sources, runs[stage], folder) for stage in ("infer", "postprocess")}
     _lay_plan(sources, runs["infer"], folder)
     _lay_model(workspace, sources, made.model, behind.alike["finetune"], folder / MODEL)
     if wish.dataset or wish.retrain:
         _lay_dataset(workspace, made.model.dataset, folder / DATASET)
+    if wish.retrain:  # a champion may have been trained by other settings than those of today's map
+        _lay_settings(sources, runs["finetune"], [runs["finetune"]], folder / TRAINING)
     recipe = Recipe(
         map_id=made.name,
         infer=recorded["infer"],
         postprocess=recorded["postprocess"],
-        finetune=_lay_inputs(sources, runs["finetune"], folder) if wish.retrain else None,
+        finetune=_lay_inputs(sources, runs["finetune"], folder / TRAINING) if wish.retrain else None,
         tiles=_sample([tile.name.removesuffix(".tif") for tile in made.tiles], wish.tiles),
         imagery=_imagery(folder / recorded["infer"].files["scenes"], runs["infer"], sources.roots, wish.catalogue),
         processes=wish.processes,
@@ -85,19 +87,19 @@ def _sample(names: list[str], count: int | None) -> list[str] | None:
     return [names[(2 * k + 1) * len(names) // (2 * count)] for k in range(count)]
 
 
-def _lay_settings(sources: Sources, runs: Mapping[str, schema.Run], folder: Path) -> None:
-    """project.yaml as it was; of a run that kept none that of a project folder which means the same."""
+def _lay_settings(sources: Sources, run: schema.Run, alike: Iterable[schema.Run], folder: Path) -> None:
+    """project.yaml as it was when `run` was recorded; where it was not kept, of a project folder whose settings are
+    those of the runs `alike`."""
     target = folder / PROJECT_FILE
-    if (digest := runs["postprocess"].project_sha256) is not None:
-        sources.give(digest, target, PROJECT_FILE, (root / PROJECT_FILE for root in sources.roots))
+    if run.project_sha256 is not None:
+        sources.give(run.project_sha256, target, PROJECT_FILE, (root / PROJECT_FILE for root in sources.roots))
         return
     for root in sources.roots:
         try:
             project = load_project(root)
         except CoreError:
             continue
-        wanted = ("infer", "postprocess", "finetune")
-        if all(_plain(STAGES[stage].settings(project)) == runs[stage].settings for stage in wanted):
+        if all(_plain(STAGES[one.stage].settings(project)) == one.settings for one in alike):
             write_bytes(target, (root / PROJECT_FILE).read_bytes())
             return
     raise ReproduceError(

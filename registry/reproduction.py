@@ -22,7 +22,7 @@ Outcome = Literal["equal", "same pixels", "differs", "not made"]
 
 MOST_DIFFERING = 0.005
 """Share of pixels that other hardware or libraries may show as another class."""
-MOST_APART = 0.1
+MOST_APART = 0.05
 """Largest difference of a probability, or of a value as a share of its range, that they may make."""
 
 
@@ -61,7 +61,7 @@ class Reproduction:
     """What is not as it was recorded, and may explain a difference."""
     seconds: float
     difference: Difference = field(default=NONE)
-    """Over everything that was compared pixel by pixel."""
+    """Over the tiles that were compared pixel by pixel; over rasters of the map where the tiles are the same."""
 
     @property
     def holds(self) -> bool:
@@ -106,7 +106,9 @@ def compare(
         if made.retrained
     ]
     everything = [*tiles, *(p for p in products if p.name.endswith(".tif"))]
-    difference = sum((c.difference for c in everything if c.difference), start=NONE)
+    # products are made of tiles: theirs are counted only where the tiles are the same
+    counted = [one.difference for one in tiles if one.difference] or [p.difference for p in everything if p.difference]
+    difference = sum(counted, start=NONE)
     of_values = behind.run("postprocess").settings.get("task", {}).get("range")
     verdict = _verdict(everything, difference, reasons, of_values)
     return Reproduction(
@@ -206,7 +208,7 @@ def _verdict(
         return "not made"
     if "differs" not in outcomes:
         return "equal"
-    counted = all(one.difference is not None for one in compared if one.outcome == "differs")
+    counted = all(one.difference is not None for one in compared if one.outcome == "differs")  # the files are here
     most = MOST_APART * (of_values[1] - of_values[0] if of_values else 1)
     share = 0.0 if of_values else difference.differing / max(1, difference.pixels)  # nearly all values differ a little
     near = counted and share <= MOST_DIFFERING and difference.largest <= most

@@ -67,7 +67,7 @@ def verify_map(
 
 def rows_behind(made: schema.Map) -> list[schema.Base]:
     """The rows that a map's lineage is read from; tiles, products and links are in the map's own event."""
-    rows: list[schema.Base | None] = [made, made.project, made.run, made.tiles_run, *made.scenes]
+    rows: list[schema.Base | None] = [made, made.project, made.run, made.tiles_run, *made.scenes, *made.assessments]
     if (model := made.model) is not None:
         rows += [model, model.run, model.base_encoder, *model.evaluations]
         if (dataset := model.dataset) is not None:

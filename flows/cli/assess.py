@@ -55,11 +55,17 @@ def assess(
     reference: Annotated[Path | None, typer.Option(help="File with the answers. Default: the sample's own.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate accuracy and the area of each class, with 95 % intervals, from an interpreted sample."""
+    """Estimate accuracy and the area of each class, with 95 % intervals, from an interpreted sample.
+
+    The registry takes it down where it knows the map.
+    """
     from olmoearth_core.assessment.assess import REPORT
     from olmoearth_core.assessment.assess import assess as estimate
+    from registry.assessing import record_assessment
+    from registry.workspace import Workspace
 
     result = estimate(folder, reference)
+    record_assessment(Workspace.from_environment(), folder, reference or folder / result["answers"], result)
     if as_json:
         print_json(result)
     else:

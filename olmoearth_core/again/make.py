@@ -19,6 +19,7 @@ from olmoearth_core.again.recipe import (
     MODEL,
     RETRAINED,
     TILES,
+    TRAINING,
     Lost,
     Made,
     Recipe,
@@ -26,7 +27,6 @@ from olmoearth_core.again.recipe import (
     read_recipe,
     write_made,
 )
-from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError, StoreError
 from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.inference.area import load_areas
@@ -63,7 +63,7 @@ def make_again(folder: Path, progress: Progress) -> Made:
     recipe = read_recipe(folder)
     project = load_project(folder)
     notes = [*_other_rules(project, "infer", recipe.infer), *_other_rules(project, "postprocess", recipe.postprocess)]
-    retrained = _train(folder, project, recipe.finetune, progress, notes) if recipe.finetune else {}
+    retrained = _train(folder, recipe.finetune, progress, notes) if recipe.finetune else {}
     plan = _plan(folder, project, recipe, notes)
     tiles, failed, lost = _map(folder, project, plan, recipe, progress)
     products = {} if failed or recipe.tiles is not None else _products(folder, project, recipe, progress)
@@ -186,16 +186,16 @@ def _as_upstream(stage: str, folder: Path, recorded: Recorded) -> Upstream:
     return Upstream(folder, manifest)
 
 
-def _train(folder: Path, project: Project, recorded: Recorded, progress: Progress, notes: list[str]) -> dict[str, str]:
+def _train(folder: Path, recorded: Recorded, progress: Progress, notes: list[str]) -> dict[str, str]:
     """Train the model again on the training set in the folder: file of the model -> sha256."""
+    root, dataset, out = folder / TRAINING, folder / DATASET, folder / RETRAINED
+    project = load_project(root)
     notes += _other_rules(project, "finetune", recorded)
-    dataset = folder / DATASET
     manifest = read_manifest(dataset)
     if manifest is None:
         raise StoreError(f"{dataset}: no training set is here; it has no manifest.")
-    out = folder / RETRAINED
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / place for name, place in recorded.files.items()}
+    files = {name: root / place for name, place in recorded.files.items()}
     upstream = {"preprocess": Upstream(dataset, manifest)}
     STAGES["finetune"].run(StageRun(project, out, upstream, files, progress, Meter(), recorded.key))
-    return {name: sha256_file(out / name) for name in describe_outputs(out)}
+    return {name: output.sha256 for name, output in describe_outputs(out).items()}

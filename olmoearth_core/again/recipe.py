@@ -2,7 +2,8 @@
 
     recipe.json            what to make, and which file is which input
     project.yaml           as it was
-    inputs/  model/        the files that the map was made of; with a training also dataset/
+    inputs/  model/        the files that the map was made of
+    training/  dataset/    with a training: its project.yaml and checkpoint, and the training set
     plan.json              by which the tiles were computed, where it was kept
     made/tiles/ map/ model/   what came of it, and made/made.json, which tells how it went
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from olmoearth_core.errors import StoreError
 from olmoearth_core.store import write_json
 
-RECIPE, INPUTS, MODEL, DATASET = "recipe.json", "inputs", "model", "dataset"
+RECIPE, INPUTS, MODEL, TRAINING, DATASET = "recipe.json", "inputs", "model", "training", "dataset"
 MADE, TILES, MAP, RETRAINED = "made", "made/tiles", "made/map", "made/model"
 RESULT = "made/made.json"
 
@@ -41,7 +42,7 @@ class Recorded(_Part):
     settings: dict[str, Any]
     summary: dict[str, Any]
     files: dict[str, str]
-    """Name of each input file -> where it lies in the folder."""
+    """Name of each input file -> where it lies in the folder; those of a training in its own."""
 
 
 class Recipe(_Part):

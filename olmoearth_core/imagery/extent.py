@@ -70,8 +70,9 @@ def reached(
     rectangles = centre_rectangles(boxes)
     known = np.array([outline is not None for outline in outlines], bool)
     at = np.flatnonzero(known)
-    hits = shapely.STRtree(rectangles).query([outlines[i] for i in at], predicate="intersects")
-    unknown = [(i, j) for i in np.flatnonzero(~known) for j, box in enumerate(boxes) if near(scenes[i].bbox, box)]
+    hits = shapely.STRtree(rectangles).query([outlines[int(i)] for i in at], predicate="intersects")
+    rough = [int(i) for i in np.flatnonzero(~known)]
+    unknown = [(i, j) for i in rough for j, box in enumerate(boxes) if near(scenes[i].bbox, box)]
     pairs = np.concatenate([np.stack([at[hits[0]], hits[1]]), np.array(unknown, np.intp).reshape(-1, 2).T], axis=1)
     return pairs[:, np.lexsort(pairs)]
 

@@ -30,7 +30,7 @@ for kind in range(4):  # a few tiles again and again
     classes = np.kron(random.integers(0, 3, (size // 16, size // 16)), np.ones((16, 16))).astype(np.uint8)
     box = grid.box(50_000, -469_000, size, size)
     mapped = MappedTile(box, classes, np.full((3, size, size), 80, np.uint8), size * size, 1)
-    write_tile(folder, f"kind{kind}", mapped, model)
+    write_tile(folder, f"kind{kind}", mapped, model, "0" * 64)
 for number in range(side * side):
     row, column = divmod(number, side)
     path = folder / f"t{number}.tif"

@@ -302,7 +302,7 @@ def test_the_dataset_before_the_last_is_verified_from_dvc(
         with flipped_bit(copy.root / ".dvc/cache/files/md5" / victim[:2] / victim[2:]):
             assert bad(house.audit(path)) == {"dataset": "differs"}
         shutil.rmtree(copy.root / ".dvc" / "cache")
-        assert bad(house.audit(path)) == {"dataset": "missing"}
+        assert bad(house.audit(path)) == {"dataset": "missing", "export (DVC)": "changed"}
     finally:
         hidden.rename(house.project.root)
 

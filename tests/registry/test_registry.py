@@ -17,11 +17,13 @@ from sqlalchemy import func, select, text
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from registry import schema
+from registry.assessing import record_assessment
 from registry.context import RunContext
 from registry.dvc_store import content_hash
 from registry.errors import DatabaseError
 from registry.models import ModelVersion, list_models
 from registry.registry import Registry, open_registry
+from registry.verify_chain import check_rows, read_chain
 from registry.workspace import Workspace
 
 TABLES = ("projects", "runs", "dataset_versions", "model_versions", "maps", "scenes", "tiles", "products")
@@ -257,3 +259,23 @@ def test_a_project_that_moved_is_the_same(
     moved = load_project(Path(shutil.move(project.root, project.root.parent / "moved")))
     record_all(registry, moved, smallrun.run(moved), registered)
     assert counts(registry) == FULL
+
+
+def test_an_assessment_belongs_to_the_map_that_was_sampled(
+    registry: Registry, project: Project, computed: dict[str, StageResult], registered: ModelVersion, tmp_path: Path
+) -> None:
+    (tmp_path / "sample.json").write_text("{}")
+    (tmp_path / "sample.csv").write_text("id,reference\n1,forest\n")
+    map_file = computed["postprocess"].manifest.outputs["map.tif"].sha256
+    estimates: dict[str, Any] = {"map_id": "m", "design": {"units": 1}, "rasters": [{"sha256": map_file}]}
+    tell = (registry.workspace, tmp_path, tmp_path / "sample.csv", estimates)
+    assert record_assessment(*tell) is None, "nobody told of the map yet"
+    record_all(registry, project, computed, registered)
+    assert [record_assessment(*tell) for _ in range(2)] == [computed["postprocess"].folder.name] * 2
+    with registry.database.read() as session:
+        (found,) = session.scalars(select(schema.Assessment))
+        assert (found.units, found.estimates) == (1, estimates)
+        assert check_rows(session, read_chain(session)).status == "ok"
+    nobody = Workspace.at(tmp_path / "nobody")
+    assert record_assessment(nobody, *tell[1:]) is None
+    assert not nobody.home.exists(), "none is made to say no"

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 import writers
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
 from registry import database as database_module
@@ -158,6 +158,38 @@ def test_a_server_that_stays_away_is_told_in_a_sentence(server: Any, monkeypatch
         assert session.scalar(select(func.count()).select_from(schema.Tile)) == 10
         assert check_events(read_chain(session)).status == "ok"
     database.close()
+
+
+def test_what_waiting_does_not_help_is_told_at_once(server: Any) -> None:
+    """A wrong password and a read-only database: one sentence, without the password, and no minute of patience."""
+    url = make_url(url_of(server))
+    database = Database(url.render_as_string(hide_password=False))
+    (made,) = make_maps(database, 1)
+    with psycopg2.connect(server.get_uri()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE reader LOGIN PASSWORD 'right'")
+        cursor.execute("ALTER ROLE postgres SET default_transaction_read_only = on")
+    connection.close()
+    database.close()
+    begun = time.monotonic()
+    with pytest.raises(DatabaseError, match="read-only transaction"):
+        database.transact(lambda session: writers_batch(session, made))
+    database.close()
+    asks = Path(server.pgdata) / "pg_hba.conf"
+    asks.write_text("local all all scram-sha-256\nhost all all all scram-sha-256\n")
+    server.psql("SELECT pg_reload_conf()")
+    until(lambda: "FATAL" in _said(url.set(username="reader", password="wrong")), 20)
+    with pytest.raises(DatabaseError, match="password authentication failed") as caught:
+        Database(url.set(username="reader", password="hunter2").render_as_string(hide_password=False), patience=60)
+    assert "hunter2" not in str(caught.value)
+    assert time.monotonic() - begun < 50
+
+
+def _said(url: Any) -> str:
+    try:
+        psycopg2.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
+    except psycopg2.OperationalError as error:
+        return str(error)
+    return ""
 
 
 def writers_batch(session: Any, made: int) -> None:
