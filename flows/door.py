@@ -102,18 +102,18 @@ def embed(project: Project, *, tuned: bool, dtype: str, progress: Progress) -> S
 
 def _context(project: Project, workspace: Workspace, flow_run: str | None) -> Any:
     from registry.context import RunContext
-    from registry.dvc import ensure_pipeline
+    from registry.versioning.dvc import ensure_pipeline
 
     ensure_pipeline(project, workspace)
     return RunContext.here(project, flow_run=flow_run)
 
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
-    from registry import dvc
-    from registry.database import PATIENCE_SECONDS
     from registry.errors import VersioningError
-    from registry.promotions import settle
+    from registry.mlflow.promotions import settle
     from registry.registry import open_registry
+    from registry.tables.database import PATIENCE_SECONDS
+    from registry.versioning import dvc
 
     dvc_hash = dvc.commit(project, workspace, result.stage) if result.stage in dvc.OUTPUTS else None
     if result.stage == "preprocess":

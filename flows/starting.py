@@ -14,8 +14,8 @@ from olmoearth_core.project import load_project
 from olmoearth_core.store import publish_folder, write_text
 from olmoearth_core.templates import Answers, Template, find_template, read_template, write_template
 from olmoearth_core.templates.fill import Filled
-from registry import git
-from registry.dvc import ensure_pipeline
+from registry.versioning import git
+from registry.versioning.dvc import ensure_pipeline
 from registry.workspace import Workspace
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.machine import hardware, packages
 from olmoearth_core.project import Project
-from registry import git
+from registry.versioning import git
 
 PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent

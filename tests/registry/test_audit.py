@@ -20,12 +20,12 @@ from house import House, bad, changed_rows, flipped_bit, gone
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.project import load_project
-from registry import dvc
-from registry.audit import audit
+from registry.audit.audit import audit
 from registry.context import RunContext
 from registry.errors import AuditError
-from registry.models import ModelVersion, get_model, register_model
+from registry.mlflow.models import ModelVersion, get_model, register_model
 from registry.registry import open_registry
+from registry.versioning import dvc
 from registry.workspace import Workspace
 
 
@@ -351,7 +351,7 @@ def test_inputs_beside_a_shapefile_and_a_local_checkpoint(tmp_path: Path) -> Non
     from olmoearth_core.stage import Stage
     from olmoearth_core.stages import STAGES, label_files
     from registry.inputs import check_inputs
-    from registry.schema import Run
+    from registry.tables.schema import Run
 
     project = smallrun.small_project(tmp_path / "shape")
     for suffix in (".shp", ".dbf", ".prj"):
@@ -442,7 +442,7 @@ def test_no_torch_is_imported(house: House) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from registry.audit import audit\n"
+        "from registry.audit.audit import audit\n"
         "from registry.workspace import Workspace\n"
         "workspace = Workspace.at(Path(sys.argv[1]), tracking_uri=sys.argv[2])\n"
         "report = audit(workspace, Path(sys.argv[3]))\n"

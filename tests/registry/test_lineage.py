@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from olmoearth_core.digest import sha256_file
-from registry.audit import audit, lineage
+from registry.audit.audit import audit, lineage
+from registry.audit.graph import lineage_graph, svg
+from registry.audit.prov import prov_document
+from registry.audit.report import AuditReport
+from registry.audit.report_html import page
 from registry.context import RunContext
-from registry.graph import lineage_graph, svg
-from registry.prov import prov_document
 from registry.registry import open_registry
-from registry.report import AuditReport
-from registry.report_html import page
 from registry.workspace import Workspace
 
 
