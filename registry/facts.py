@@ -49,9 +49,15 @@ class Facts:
 
 
 def gather(
-    workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
+    workspace: Workspace,
+    project: Project,
+    result: StageResult,
+    *,
+    code: str | None,
+    dvc_hash: str | None,
+    model: ModelVersion | None,
 ) -> Facts:
-    """Read what belongs into the registry, and keep what the stage read in the artifact store.
+    """Read what belongs into the registry, and keep what the stage read, and the code `code`, in the artifact store.
 
     Raises:
         RegistryError: a file of the result is missing or damaged.
@@ -59,7 +65,7 @@ def gather(
         ArtifactError: the artifact store refuses.
     """
     facts = _gather(workspace, project, result, dvc_hash=dvc_hash, model=model)
-    return replace(facts, kept=keep_run(workspace, project, result))
+    return replace(facts, kept=keep_run(workspace, project, result, code))
 
 
 def _gather(

@@ -200,7 +200,7 @@ def _write_run(
         **facts.kept,
         **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
         "started": None if result.skipped else context.started,
-        "finished": None if result.skipped else now,
+        "finished": None if result.skipped else context.finished or now,
         "recorded": now,
         **{
             name: cost.get(name) for name in ("wall_seconds", "device", "device_seconds", "bytes_read", "bytes_written")

@@ -85,7 +85,7 @@ class Registry(AbstractContextManager["Registry"]):
             before = find_output(project.root, stage, result.manifest.inputs[stage])
             if before is not None:
                 self.record(project, found_result(project, before), context)
-        facts = gather(self.workspace, project, result, dvc_hash=dvc_hash, model=model)
+        facts = gather(self.workspace, project, result, code=context.code_sha256, dvc_hash=dvc_hash, model=model)
         return self.database.transact(
             lambda session: write_result(session, project, result, context, facts),
             result.stage,

@@ -90,7 +90,7 @@ def _report(session: Session, workspace: Workspace, thing: Thing, checks: Checks
         checks=made,
         subject=subject_facts(found),
         map=map_facts(session, made_of.map, made_of) if made_of.map is not None else None,
-        model=model_facts(session, made_of.model),
+        model=model_facts(made_of.model),
         dataset=dataset_facts(made_of.dataset, made_of.runs),
         scenes=scenes_asked(found.rows) if found.kind == "scene" else None,
         labels=label_facts(session, found.rows) if found.kind == "labels" else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from registry.audit.again import check_again
 from registry.audit.case import Case
 from registry.audit.files import check_dvc
 from registry.audit.identity import check_file, check_tags
@@ -49,6 +50,7 @@ CHECKS: tuple[Callable[[Case], Iterable[Check]], ...] = (
     check_rows,
     check_mlflow,
     check_record,
+    check_again,
 )
 """What an audit checks, in the order it is told."""
 

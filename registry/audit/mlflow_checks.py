@@ -14,7 +14,7 @@ from registry.audit.files import compare
 from registry.audit.report import Check
 from registry.errors import ModelError
 from registry.mlflow.client import absent
-from registry.mlflow.models import aliases_of, artifact_folder, get_model
+from registry.mlflow.models import alias_of, artifact_folder, get_model
 from registry.tables import schema
 
 ARTIFACT, ALIASES = "model version (MLflow)", "aliases (MLflow)"
@@ -70,12 +70,13 @@ def _settled(model: schema.ModelVersion) -> Select[tuple[schema.Promotion]]:
 
 def _check_aliases(case: Case, name: str, promotions: Sequence[schema.Promotion]) -> Check:
     """Each alias is where the last promotion put it. Where it is not, the map stays what it was made from."""
+    last = {promotion.alias: promotion for promotion in reversed(promotions)}
     try:
-        aliases = aliases_of(case.workspace, name)
+        bearers = {alias: alias_of(case.workspace, name, alias) for alias in last}
     except ModelError as error:
         return Check(ALIASES, "missing", str(error))
-    last = {promotion.alias: promotion for promotion in reversed(promotions)}
-    wrong = [said for alias, promotion in sorted(last.items()) if (said := _differs(promotion, aliases.get(alias)))]
+    versions = {alias: None if model is None else model.version for alias, model in bearers.items()}
+    wrong = [said for alias, promotion in sorted(last.items()) if (said := _differs(promotion, versions[alias]))]
     if wrong:
         return Check(ALIASES, "changed", f"MLflow and the registry do not agree who is what in {name}", wrong)
     return Check(ALIASES, "ok", f"{', '.join(sorted(last))} of {name}: where the last recorded promotion put it")

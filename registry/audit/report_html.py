@@ -87,7 +87,7 @@ def _sections(report: AuditReport) -> Iterator[tuple[str, str]]:
     if report.dataset is not None:
         data = report.dataset
         facts = [("digest", data.digest), ("DVC", data.dvc_hash or "unknown"), ("project", data.project)]
-        labels = [(escape(name), f"<code>{sha256}</code>") for name, sha256 in data.labels.items()]
+        labels = [(escape(name), _mono(sha256)) for name, sha256 in data.labels.items()]
         yield "The training data", _facts(facts) + table(("label file", "sha256"), labels)
     if report.labels:
         facts = [(file.project, f"{file.name}, in the label set {file.label_set}") for file in report.labels]
@@ -125,7 +125,7 @@ def _map(made: MapFacts, picture: str) -> str:
         ("tiles", f"{made.tiles}{reused}"),
         *((f"assessed {one.created:%Y-%m-%d}", f"{one.units} sample units, by {one.who}") for one in made.assessments),
     ]
-    products = table(("product", "sha256"), [(escape(n), f"<code>{d}</code>") for n, d in made.products.items()])
+    products = table(("product", "sha256"), [(escape(n), _mono(d)) for n, d in made.products.items()])
     return f"<div class=beside>{_facts(facts)}{picture}</div>{products}"
 
 
@@ -184,12 +184,16 @@ def _touched(touched: Touched) -> str:
         for m in touched.maps
     ]
     models = [
-        (escape(f"{m.name}/{m.version}"), escape(m.project), f"<code>{m.weights_sha256}</code>", str(m.created.date()))
+        (
+            escape(f"{m.name}/{m.version}"),
+            escape(m.project),
+            _mono(m.weights_sha256),
+            str(m.created.date()),
+        )
         for m in touched.models
     ]
     datasets = [
-        (f"<code>{d.digest}</code>", escape(d.project), escape(d.dvc_hash or ""), str(d.created.date()))
-        for d in touched.datasets
+        (_mono(d.digest), escape(d.project), escape(d.dvc_hash or ""), str(d.created.date())) for d in touched.datasets
     ]
     parts: list[tuple[str, tuple[str, ...], Sequence[Sequence[str]]]] = [
         ("maps", ("map", "project", "for", "model", "recorded", "through its"), maps),
@@ -218,13 +222,13 @@ def _runs(runs: Sequence[RunFacts]) -> str:
 
     rows = [
         (
-            run.stage,
+            escape(run.stage),
             f"{run.finished:%Y-%m-%d %H:%M}" if run.finished else "unknown",
             escape(f"{run.who} on {run.host}" if run.who else "unknown"),
             code(run),
-            f"<code>{(run.lock_sha256 or 'unknown')[:16]}</code>",
+            _mono((run.lock_sha256 or "unknown")[:16]),
             f"{run.wall_seconds:,.1f}" if run.wall_seconds is not None else "",
-            f"<code>{run.key[:16]}</code>",
+            _mono(run.key[:16]),
         )
         for run in runs
     ]
@@ -235,7 +239,7 @@ def _scenes(scenes: Sequence[SceneFacts]) -> str:
     rows = [
         (
             escape(scene.id),
-            scene.modality,
+            escape(scene.modality),
             f"{scene.acquired:%Y-%m-%d %H:%M}",
             "" if scene.cloud_cover is None else f"{scene.cloud_cover:.0f} %",
             escape(scene.catalogue),
@@ -248,9 +252,9 @@ def _scenes(scenes: Sequence[SceneFacts]) -> str:
 def _assets(scenes: Sequence[SceneFacts]) -> str:
     rows = [
         (
-            scene.modality,
+            escape(scene.modality),
             escape(one.name),
-            f"<code>{escape(one.checksum)}</code>",
+            _mono(one.checksum),
             f"{one.accessed:%Y-%m-%d}",
             escape(one.href),
         )
@@ -265,6 +269,10 @@ def _long(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table, and how many rows it leaves out."""
     more = f"<p class=soft>and {len(rows) - MOST:,} more, all in --json</p>" if len(rows) > MOST else ""
     return table(head, rows[:MOST]) + more
+
+
+def _mono(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:

@@ -55,13 +55,12 @@ def map_facts(session: Session, made: schema.Map, origin: Origin) -> MapFacts:
     )
 
 
-def model_facts(session: Session, model: schema.ModelVersion | None) -> ModelFacts | None:
+def model_facts(model: schema.ModelVersion | None) -> ModelFacts | None:
     """The model version, with who judged and who promoted it."""
     if model is None:
         return None
     base = model.base
     random = base.get("source") in (None, "random")
-    promotions = select(schema.Promotion).where(schema.Promotion.model_id == model.id).order_by(schema.Promotion.id)
     return ModelFacts(
         name=model.mlflow_name,
         version=model.mlflow_version,
@@ -72,7 +71,7 @@ def model_facts(session: Session, model: schema.ModelVersion | None) -> ModelFac
         metrics=model.metrics,
         base_encoder=_facts(EncoderFacts, model.base_encoder) if model.base_encoder is not None else None,
         evaluations=[_facts(EvaluationFacts, row) for row in model.evaluations],
-        promotions=[_facts(PromotionFacts, row) for row in session.scalars(promotions)],
+        promotions=[_facts(PromotionFacts, row) for row in model.promotions],
     )
 
 

@@ -72,7 +72,8 @@ def check_statement(session: Session, workspace: Workspace, made: schema.Map, pl
     if path is None:
         return Check(STATEMENT, "missing", f"no {PROVENANCE} beside the map") if keys else None
     try:
-        payload, signer = unseal(json.loads(path.read_bytes()), keys)
+        envelope = json.loads(path.read_bytes())
+        payload, signer = unseal(envelope, keys)
         problems = list(_differences(session, made, json.loads(payload)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error) if isinstance(error, SignatureError) else f"cannot be read ({error.__class__.__name__})"
@@ -81,8 +82,10 @@ def check_statement(session: Session, workspace: Workspace, made: schema.Map, pl
         return Check(STATEMENT, "differs", f"{path} does not say what the registry recorded", problems)
     if keys and signer is None:
         return Check(STATEMENT, "missing", f"{path}: is not signed, and signatures are asked for")
-    signed = f", signed by the key {signer[:16]}" if signer else ", not signed"
-    return Check(STATEMENT, "ok", f"{path} tells these products and their event in the chain{signed}")
+    signed = f"signed by the key {signer[:16]}" if signer else "not signed"
+    if envelope["signatures"] and not keys:
+        signed = "its signature was not checked, as OLMOEARTH_TRUSTED_KEYS names no key"
+    return Check(STATEMENT, "ok", f"{path} tells these products and their event in the chain; {signed}")
 
 
 def check_statement_alone(path: Path, keys: str) -> tuple[Check, Mapping[str, Any]]:
@@ -122,7 +125,8 @@ def check_statement_alone(path: Path, keys: str) -> tuple[Check, Mapping[str, An
 
 
 def check_chain_tags(session: Session, tags: Mapping[str, str]) -> list[str]:
-    """What the chain's tags of a raster (from its .aux.xml, or copied into it by GDAL) say that the X"""
+    """What the chain's tags of a raster say that the registry does not; they come from its .aux.xml, and GDAL copies
+    them into what it makes of it."""
     if HEAD_TAG not in tags:
         return []
     event = session.scalars(

@@ -69,7 +69,7 @@ def rows_behind(made: schema.Map) -> list[schema.Base]:
     """The rows that a map's lineage is read from; tiles, products and links are in the map's own event."""
     rows: list[schema.Base | None] = [made, made.project, made.run, made.tiles_run, *made.scenes, *made.assessments]
     if (model := made.model) is not None:
-        rows += [model, model.run, model.base_encoder, *model.evaluations]
+        rows += [model, model.run, model.base_encoder, *model.evaluations, *model.promotions]
         if (dataset := model.dataset) is not None:
             rows += [dataset, dataset.run, dataset.export_run, dataset.label_set, *dataset.scenes]
             rows += dataset.label_set.files if dataset.label_set else ()

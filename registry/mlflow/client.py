@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from olmoearth_core.store import whole_file
-from registry.errors import ModelError
+from registry.errors import ModelError, without_passwords
 from registry.workspace import Workspace
 
 SQLITE = "sqlite:///"
@@ -26,7 +25,7 @@ SQLITE = "sqlite:///"
 @contextmanager
 def open_client(workspace: Workspace) -> Iterator[Any]:
     """An MLflow client; whatever MLflow refuses becomes one sentence."""
-    where = _hidden(workspace.tracking_uri)
+    where = without_passwords(workspace.tracking_uri)
     with quiet(where):
         from mlflow import MlflowClient
 
@@ -84,13 +83,8 @@ def quiet(where: str) -> Iterator[None]:
         try:
             yield
         except (MlflowException, SQLAlchemyError) as error:
-            said = _hidden(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
+            said = without_passwords(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
             raise ModelError(f"MLflow ({where}) says: {said}. Check MLFLOW_TRACKING_URI and the server.") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _hidden(text: str) -> str:
-    """Addresses without their passwords."""
-    return re.sub(r"(//[^/@:\s]*):[^/@\s]+@", r"\1:***@", text)

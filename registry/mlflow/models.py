@@ -99,33 +99,15 @@ def get_model(workspace: Workspace, project_name: str, version_or_alias: str = C
         return _describe(_get(client, project_name, version_or_alias))
 
 
-def aliases_of(workspace: Workspace, project_name: str) -> dict[str, str]:
-    """The aliases of a project's model in MLflow: alias -> version.
-
-    Raises:
-        ModelError: no such model, or MLflow cannot be reached.
-    """
-    with open_client(workspace) as client:
-        return {
-            str(alias): str(version) for alias, version in client.get_registered_model(project_name).aliases.items()
-        }
-
-
 def alias_of(workspace: Workspace, project_name: str, alias: str) -> ModelVersion | None:
     """The version of a project's model that bears an alias; None where none does, or there is no model yet.
 
     Raises:
         ModelError: MLflow cannot be reached.
     """
-    from mlflow.exceptions import MlflowException
-
     with open_client(workspace) as client:
-        try:
-            return _describe(client.get_model_version_by_alias(project_name, alias))
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            return None
+        found = _look(client, project_name, alias)
+        return None if found is None else _describe(found)
 
 
 def move_alias(workspace: Workspace, project_name: str, alias: str, version: str | None) -> None:
@@ -223,7 +205,8 @@ def _find(client: Any, name: str, digest: str) -> Any | None:
     return min(found, key=lambda v: int(v.version)) if found else None
 
 
-def _get(client: Any, name: str, version_or_alias: str) -> Any:
+def _look(client: Any, name: str, version_or_alias: str) -> Any | None:
+    """What MLflow has under a number or alias; None where it has no such version, alias or model."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -233,11 +216,18 @@ def _get(client: Any, name: str, version_or_alias: str) -> Any:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
+        return None
+
+
+def _get(client: Any, name: str, version_or_alias: str) -> Any:
+    found = _look(client, name, version_or_alias)
+    if found is None:
         have = ", ".join(sorted(str(v.version) for v in client.search_model_versions(f"name = '{name}'"))) or "none"
         raise ModelError(
             f"{name}: no model version or alias '{version_or_alias}'; versions: {have}. "
             "See `olmoearth models`, or make one with `olmoearth finetune`."
-        ) from None
+        )
+    return found
 
 
 def _describe(found: Any, aliases: list[str] | None = None) -> ModelVersion:

@@ -20,15 +20,21 @@ from olmoearth_core.stages import STAGES
 from registry.context import CODE, LOCK
 from registry.inputs import places_of, was_fetched
 from registry.objects import keep, store_of
-from registry.reproduce.code_archive import pack_source
+from registry.reproduce.code_archive import pack_source, source_sha256
 from registry.workspace import Workspace
 
 PLAN = "plan.json"
 """Of the stage infer: how its tiles are computed. (The module that writes it needs torch.)"""
 
 
-def keep_run(workspace: Workspace, project: Project, result: StageResult) -> dict[str, Any]:
-    """Keep what `result` was made of; by what (code, packages) only where it was computed just now.
+def keep_run(workspace: Workspace, project: Project, result: StageResult, code: str | None) -> dict[str, Any]:
+    """Keep what `result` was made of; by what (code, packages) only where it is known.
+
+    Args:
+        workspace: names the store.
+        project: whose result it is.
+        result: of any stage.
+        code: the name of the code that computed it; where other code runs by now, that one cannot be kept any more.
 
     Returns:
         The columns of the run that name what they alone know: store, project_sha256, code_sha256.
@@ -49,7 +55,7 @@ def keep_run(workspace: Workspace, project: Project, result: StageResult) -> dic
     keep(store, canonical_json(list(packages())).encode())
     if (CODE / LOCK).is_file():
         keep(store, CODE / LOCK)
-    return {**columns, "code_sha256": keep(store, pack_source())}
+    return {**columns, "code_sha256": keep(store, pack_source())} if source_sha256() == code else columns
 
 
 def listing(manifest: Manifest) -> bytes:

@@ -262,6 +262,7 @@ class ModelVersion(Covered, Base):
     run: Mapped[Run] = relationship()
     dataset: Mapped[DatasetVersion | None] = relationship()
     base_encoder: Mapped[BaseEncoder | None] = relationship()
+    promotions: Mapped[list[Promotion]] = relationship(back_populates="model", order_by="Promotion.id")
     evaluations: Mapped[list[Evaluation]] = relationship(order_by="Evaluation.id")
 
 
@@ -326,7 +327,7 @@ class Promotion(Covered, Base):
     """When it was confirmed or failed."""
 
     project: Mapped[Project] = relationship()
-    model: Mapped[ModelVersion | None] = relationship()
+    model: Mapped[ModelVersion | None] = relationship(back_populates="promotions")
 
 
 class Map(Covered, Base):

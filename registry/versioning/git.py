@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from registry.errors import VersioningError
+from registry.errors import VersioningError, without_passwords
 
 SECONDS = 60
 
@@ -31,14 +31,16 @@ def clone(url: str, folder: Path) -> None:
     Raises:
         VersioningError: git is not installed, refuses, or the server does not answer in time.
     """
+    shown = without_passwords(url)
     try:
         done = _run(folder.parent, "clone", "--quiet", "--depth", "1", "--", url, str(folder))
     except subprocess.TimeoutExpired:
         raise VersioningError(
-            f"{url}: no answer within {SECONDS} seconds. Clone it yourself and name the folder."
+            f"{shown}: no answer within {SECONDS} seconds. Clone it yourself and name the folder."
         ) from None
     if done.returncode:
-        raise VersioningError(f"{url}: cannot be cloned; git says: {' '.join(done.stderr.split())}")
+        said = without_passwords(" ".join(done.stderr.split()))
+        raise VersioningError(f"{shown}: cannot be cloned; git says: {said}")
 
 
 def top(folder: Path) -> Path | None:
