@@ -20,6 +20,7 @@ from house import House, bad, changed_rows, flipped_bit, gone
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.project import load_project
+from registry.audit.again import AGAIN
 from registry.audit.audit import audit
 from registry.context import RunContext
 from registry.errors import AuditError
@@ -256,6 +257,29 @@ def test_what_is_gone_is_missing_not_verified(house: House) -> None:
     assert bad(report) == {"tiles": "missing"}
     assert report.verdict == "incomplete"
     assert "cannot be checked here: tiles" in report.sentence
+
+
+def test_what_is_not_kept_any_more_is_named_and_the_map_stays_verified(house: House) -> None:
+    with open_registry(house.workspace) as registry:
+        run = next(run for run in registry.runs("small") if run.stage == "postprocess")
+    assert run.code_sha256 is not None
+    assert run.store is not None
+    kept = Path(run.store) / run.code_sha256[:2] / run.code_sha256[2:]
+    whole = house.audit()
+    assert [check.detail for check in whole.checks if check.what == AGAIN] == [
+        "complete: 10 things that its runs read or were made by are kept"
+    ]
+    with gone(kept):
+        report = house.audit()
+        (check,) = [check for check in report.checks if check.what == AGAIN]
+        assert (check.status, report.verified) == ("changed", True)
+        digest = run.code_sha256
+        assert check.problems == [
+            f"the platform's code of {stage}: {digest} is not kept any more" for stage in ("infer", "postprocess")
+        ]
+    with flipped_bit(kept):
+        (check,) = [check for check in house.audit().checks if check.what == AGAIN]
+        assert "other bytes; it is damaged" in check.problems[0]
 
 
 def test_a_model_version_deleted_in_mlflow(house: House, tmp_path: Path) -> None:
