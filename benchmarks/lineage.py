@@ -26,7 +26,7 @@ import manymaps
 from manymaps import SCENES, TILES, ManyMaps
 from pgdatabase import new_postgres_database
 
-from registry.audit import audit, lineage
+from registry.audit.audit import audit, lineage
 from registry.workspace import Workspace
 
 REPEATS = 5

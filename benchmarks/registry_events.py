@@ -21,10 +21,10 @@ from typing import Any
 
 import harness
 
-from registry import schema
-from registry.database import Database, find_or_add
+from registry.chain.verify_chain import check_events, check_rows, read_chain
 from registry.recording import write_tiles
-from registry.verify_chain import check_events, check_rows, read_chain
+from registry.tables import schema
+from registry.tables.database import Database, find_or_add
 
 GOAL = 2000
 """Tile events a second, on two cores."""

@@ -11,7 +11,7 @@ from olmoearth_core.stage import StageResult, pinned_outputs, read_record
 from olmoearth_core.stages import EMBED_TUNED
 
 if TYPE_CHECKING:
-    from registry.models import ModelVersion
+    from registry.mlflow.models import ModelVersion
     from registry.workspace import Workspace
 
 LATEST = "latest"
@@ -46,7 +46,7 @@ def mapping_model(project: Project, workspace: Workspace) -> ModelVersion | None
     Raises:
         ModelError: map.model names a version that is not there, or MLflow cannot be reached.
     """
-    from registry.models import CHAMPION, alias_of, get_model
+    from registry.mlflow.models import CHAMPION, alias_of, get_model
 
     wanted, name = project.config.maps_with, project.config.name
     if wanted == LATEST:
@@ -60,7 +60,7 @@ def folder_of(project: Project, model: ModelVersion, workspace: Workspace) -> Pa
     Raises:
         ModelError: its files are lost, or MLflow cannot be reached.
     """
-    from registry.models import model_folder
+    from registry.mlflow.models import model_folder
     from registry.outputs import find_output
 
     here = find_output(project.root, "finetune", model.digest)

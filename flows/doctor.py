@@ -106,7 +106,7 @@ def _registry(workspace: Workspace) -> str:
 
 
 def _mlflow(workspace: Workspace) -> str:
-    from registry.models import list_models
+    from registry.mlflow.models import list_models
 
     list_models(workspace)
     return workspace.tracking_uri

@@ -1,11 +1,14 @@
 """The one door: the command line, Prefect and dvc.yaml all run a stage through `run_stage`.
 
 Core runs or skips the stage; then what it made is told to DVC, MLflow and the registry. They are told after a skip too:
-each knows what it has, so that a run killed between making and telling is completed by the same command.
+each knows what it has, so that a run killed between making and telling is completed by the same command, with who
+made it, when and by which code as it was noted then (registry/untold.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from flows.champion import as_finetuned, mapping_model, with_model
@@ -89,32 +92,37 @@ def embed(project: Project, *, tuned: bool, dtype: str, progress: Progress) -> S
     """
     from registry.context import RunContext
     from registry.registry import open_registry
+    from registry.untold import forget, remember
 
     workspace, stage = Workspace.from_environment(), embed_stage(tuned=tuned, dtype=dtype)
     with core.project_lock(project):
         context = RunContext.here(project)
         project = with_model(project, stage.name, workspace)
         result = core.run_stage(stage, STAGES, project, progress)
+        told, context = remember(project, result, replace(context, finished=datetime.now(UTC)))
         with open_registry(workspace) as registry:
-            registry.record(project, result, context)
+            registry.record(project, told, context)
+        forget(project, result)
     return result
 
 
 def _context(project: Project, workspace: Workspace, flow_run: str | None) -> Any:
     from registry.context import RunContext
-    from registry.dvc import ensure_pipeline
+    from registry.versioning.dvc import ensure_pipeline
 
     ensure_pipeline(project, workspace)
     return RunContext.here(project, flow_run=flow_run)
 
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
-    from registry import dvc
-    from registry.database import PATIENCE_SECONDS
     from registry.errors import VersioningError
-    from registry.promotions import settle
+    from registry.mlflow.promotions import settle
     from registry.registry import open_registry
+    from registry.tables.database import PATIENCE_SECONDS
+    from registry.untold import forget, remember
+    from registry.versioning import dvc
 
+    told, context = remember(project, result, replace(context, finished=datetime.now(UTC)))
     dvc_hash = dvc.commit(project, workspace, result.stage) if result.stage in dvc.OUTPUTS else None
     if result.stage == "preprocess":
         try:
@@ -126,7 +134,8 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
 
         write_collection(project)
     with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
-        registry.record(project, result, context, dvc_hash=dvc_hash)
+        registry.record(project, told, context, dvc_hash=dvc_hash)
+        forget(project, result)
         if result.stage == "postprocess":
             registry.anchor(project, result)
         if result.stage == "finetune":

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flows.champion import mapping_model
 from olmoearth_core.digest import sha256_file, sha256_json
@@ -17,6 +18,9 @@ from olmoearth_core.project import Project
 from olmoearth_core.stages import label_files
 from olmoearth_core.store import write_json
 from registry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from olmoearth_core.monitoring.drift import DriftReport
 
 EVENTS: Mapping[str, str] = {
     "labels": "olmoearth.labels.changed",
@@ -42,21 +46,33 @@ class Reason:
     about: str
 
 
-Measure = Callable[[Project], float | None]
-"""How far newest imagery or predictions are from the training set (PSI); None where nobody measured."""
+Measure = Callable[[Project], "DriftReport | None"]
+"""The drift of a project's last map; None where there is no map yet."""
 
 
-def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = lambda _project: None) -> list[Reason]:
+def drift_of_last_map(project: Project) -> DriftReport | None:
+    """The drift of the project's last map, by its section monitoring; measured once a map, and kept.
+
+    Raises:
+        CoreError: what the map was made of cannot be read any more.
+    """
+    from olmoearth_core.monitoring.drift import drift
+    from olmoearth_core.monitoring.lineage import maps
+
+    return drift(project) if maps(project) else None
+
+
+def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = drift_of_last_map) -> list[Reason]:
     """Why retraining of `project` is due, by the triggers in its project.yaml; nothing when it is not.
 
     Args:
         project: whose retraining.
         today: the day; that of this machine's clock in UTC when not given.
-        drift: measures drift.
+        drift: measures the drift of the last map.
 
     Raises:
         RegistryError: MLflow or the registry cannot be asked.
-        ProjectError: a label file cannot be read.
+        CoreError: a label file cannot be read, or what drift is measured by.
     """
     retraining = project.config.retraining
     if retraining is None:
@@ -64,14 +80,15 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
     found = {
         "labels": lambda: changed_labels(project),
         "season": lambda: season_over(project, today or dt.datetime.now(dt.UTC).date()),
-        "drift": lambda: _drift(project, drift(project), retraining.drift),
+        "drift": lambda: _drift(project, drift(project)),
     }
     return [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
 
 
 def changed_labels(project: Project) -> Reason | None:
     """Whether the label files are others than those that the newest model learned from."""
-    from registry.evaluations import inputs_of
+    from registry.facts import label_files as learned_labels
+    from registry.mlflow.evaluations import inputs_of
     from registry.registry import open_registry
 
     now = {name: sha256_file(path) for name, path in label_files(project).items()}
@@ -80,18 +97,13 @@ def changed_labels(project: Project) -> Reason | None:
         if not models:
             return Reason("labels", "No model has been trained yet.", sha256_json(now))
         learned = inputs_of(registry, project, models[0].run.inputs["preprocess"])
-    former = [{n: d for n, d in inputs.items() if n in now or _is_label(n)} for inputs in learned]
+    former = [learned_labels(inputs) for inputs in learned]
     if now in former:
         return None
     before = former[-1] if former else {}
     names = sorted({name for name in {*now, *before} if now.get(name) != before.get(name)})
     told = f"Labels changed since model version {models[0].mlflow_version} was trained: {', '.join(names)}."
     return Reason("labels", told, sha256_json(now))
-
-
-def _is_label(name: str) -> bool:
-    """Whether an input of preprocess is a label file, and neither the stage before it nor the table of splits."""
-    return name != "export" and not name.startswith("splits/")
 
 
 def season_over(project: Project, today: dt.date) -> Reason | None:
@@ -118,12 +130,14 @@ def newest_season(project: Project, today: dt.date) -> dt.date:
     return found
 
 
-def _drift(project: Project, index: float | None, limit: float) -> Reason | None:
-    if index is None or index <= limit:
+def _drift(project: Project, report: DriftReport | None) -> Reason | None:
+    """Drift beyond a limit of the section monitoring, once for each map and the model that maps."""
+    if report is None or not report.drifted:
         return None
-    told = f"Drift: a population stability index of {index:.2f}, more than {limit:g} (retraining.drift)."
     model = mapping_model(project, Workspace.from_environment())
-    return Reason("drift", told, f"version {model.version if model else 'latest'}")
+    return Reason(
+        "drift", f"Drift: {report.sentence}", f"{report.map_id}, version {model.version if model else 'latest'}"
+    )
 
 
 def tell(project: Project, found: list[Reason]) -> list[Reason]:

@@ -18,7 +18,7 @@ from olmoearth_core.store import write_json, write_text
 if TYPE_CHECKING:
     from olmoearth_core.training.compare_models import Comparison
     from olmoearth_core.training.gates import Gate
-    from registry.models import ModelVersion
+    from registry.mlflow.models import ModelVersion
     from registry.registry import Registry
 
 FOLDER = "evaluations"
@@ -90,7 +90,7 @@ def evaluate(
     from olmoearth_core.training.compare_models import compare_models
     from olmoearth_core.training.comparison_report import comparison_markdown
     from olmoearth_core.training.gates import Gate, passed, run_gates
-    from registry.evaluations import record_comparison, windows_of
+    from registry.mlflow.evaluations import record_comparison, windows_of
 
     dataset = finished_stage(project, "preprocess", progress)
     digest, workspace = dataset.manifest.outputs_digest, registry.workspace
@@ -142,7 +142,7 @@ def decide(
     Raises:
         CoreError, RegistryError: as `evaluate`, and where MLflow or the registry refuses.
     """
-    from registry.promotions import challenge, champion_of, promote, settle
+    from registry.mlflow.promotions import challenge, champion_of, promote, settle
 
     name = project.config.name
     for left in settle(registry, name):
@@ -188,7 +188,7 @@ def _doubts(
     registry: Registry, project: Project, champion: ModelVersion, now: Manifest, before: Path | None, same: bool
 ) -> list[str]:
     """What a reader of the comparison has to know about the training sets."""
-    from registry.evaluations import inputs_of
+    from registry.mlflow.evaluations import inputs_of
 
     doubts = []
     if not same and before is None:

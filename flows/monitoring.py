@@ -51,7 +51,7 @@ def _overview(folder: Path) -> Overview:
 def _champion(project: str, workspace: Workspace) -> str | None:
     """Version of the champion; None where there is none."""
     from registry.errors import RegistryError
-    from registry.models import get_model
+    from registry.mlflow.models import get_model
 
     try:
         return str(get_model(workspace, project).version)

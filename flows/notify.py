@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 
 from olmoearth_core.progress import Progress
@@ -51,7 +52,8 @@ def _deliver(address: str, title: str, body: str) -> str | None:
         _by_block(address, title, body)
         return None
     except Exception as error:  # whatever a service or its client raises must not fail the work it tells about
-        return f"{error.__class__.__name__}: {' '.join(str(error).split())[:200]}"
+        said = re.sub(r"\S*://\S+", "...", " ".join(str(error).split()))  # which clients like to repeat
+        return f"{error.__class__.__name__}: {said[:200]}"
 
 
 def _by_apprise(address: str, title: str, body: str) -> str | None:

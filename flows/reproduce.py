@@ -11,9 +11,9 @@ from olmoearth_core.store import disk_errors, write_json
 
 if TYPE_CHECKING:
     from olmoearth_core.again.recipe import Made
-    from registry.behind import Behind
-    from registry.lay_out import Wish
-    from registry.reproduction import Reproduction
+    from registry.reproduce.behind import Behind
+    from registry.reproduce.lay_out import Wish
+    from registry.reproduce.reproduction import Reproduction
     from registry.workspace import Workspace
 
 REPORT = "report.json"
@@ -38,11 +38,11 @@ def reproduce(asked: str, into: Path | None, wish: Wish, environment: Environmen
         RegistryError: the registry does not know the map, or something it was made of is not to be had.
         CoreError: whatever a stage refuses.
     """
-    from registry.behind import find_behind
-    from registry.database import Database
-    from registry.lay_out import lay_out
-    from registry.reasons import why
-    from registry.reproduction import compare
+    from registry.reproduce.behind import find_behind
+    from registry.reproduce.lay_out import lay_out
+    from registry.reproduce.reasons import why
+    from registry.reproduce.reproduction import compare
+    from registry.tables.database import Database
     from registry.workspace import Workspace
 
     workspace = Workspace.from_environment()
@@ -91,9 +91,9 @@ def _as_then(workspace: Workspace, behind: Behind, folder: Path, progress: Progr
     from flows.recorded import make_environment, run_in
     from olmoearth_core.again.recipe import read_made
     from registry.errors import ReproduceError
-    from registry.reasons import kept_packages
-    from registry.source import unpack_source
-    from registry.sources import Sources
+    from registry.reproduce.code_archive import unpack_source
+    from registry.reproduce.reasons import kept_packages
+    from registry.reproduce.sources import Sources
 
     run, sources = behind.run("infer"), Sources(workspace, behind.runs)
     packages = kept_packages(run, sources)

@@ -95,8 +95,8 @@ def _retrain(
 
 def _challenge(project: Project, why: str, finetune_by: str | None) -> tuple[Decided, str]:
     """Train, and put what was trained before the gates; with the number of its version."""
-    from registry.models import find_model
-    from registry.promotions import champion_of
+    from registry.mlflow.models import find_model
+    from registry.mlflow.promotions import champion_of
     from registry.registry import open_registry
 
     workspace, progress, root = Workspace.from_environment(), current_progress(), str(project.root)

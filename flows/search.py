@@ -38,7 +38,7 @@ def run_search(
     """
     from olmoearth_core.training.candidates import candidates
     from olmoearth_core.training.search import lay_out
-    from registry.mlflow_search import open_search
+    from registry.mlflow.search import open_search
 
     workspace = Workspace.from_environment()
     with project_lock(project):

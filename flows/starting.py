@@ -14,8 +14,9 @@ from olmoearth_core.project import load_project
 from olmoearth_core.store import publish_folder, write_text
 from olmoearth_core.templates import Answers, Template, find_template, read_template, write_template
 from olmoearth_core.templates.fill import Filled
-from registry import git
-from registry.dvc import ensure_pipeline
+from registry.errors import without_passwords
+from registry.versioning import git
+from registry.versioning.dvc import ensure_pipeline
 from registry.workspace import Workspace
 
 
@@ -84,15 +85,15 @@ def fetch_template(named: str, workspace: Workspace) -> Template:
         return find_template(named, workspace.templates)
     url, _, below = named.partition("#")
     if ".." in Path(below).parts or Path(below).is_absolute():
-        raise ProjectError(f"template '{named}': #{below} climbs out of the repository.")
+        raise ProjectError(f"template '{without_passwords(named)}': #{below} climbs out of the repository.")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "template"
         git.clone(url, folder)
         if not (folder / below).resolve().is_relative_to(folder.resolve()):
-            raise ProjectError(f"template '{named}': #{below} climbs out of the repository.")
+            raise ProjectError(f"template '{without_passwords(named)}': #{below} climbs out of the repository.")
         name = Path(below).name or url.rstrip("/").rpartition("/")[2].removesuffix(".git")
         found = read_template(folder / below, name)
-        return Template(found.name, found.texts, named)
+        return Template(found.name, found.texts, without_passwords(named))
 
 
 def is_git_url(named: str) -> bool:

@@ -11,10 +11,10 @@ from sqlalchemy import make_url, select
 from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import sha256_file
-from registry import schema
 from registry.context import who
-from registry.database import Database, add_missing
 from registry.errors import RegistryError
+from registry.tables import schema
+from registry.tables.database import Database, add_missing
 from registry.workspace import Workspace
 
 DESIGN = "sample.json"

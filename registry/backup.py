@@ -1,4 +1,4 @@
-"""An embedded workspace in one file, and back: registry, MLflow, artifacts and dataset versions.
+"""An embedded workspace in one file, and back: registry, MLflow, artifacts, dataset versions, own templates.
 
 The databases are copied first, by SQLite's own means, so that writers may go on; then the files. Files are only ever
 added, and before the rows that name them: whatever a copied row names is among the copied files. The file is a tar with
@@ -30,7 +30,8 @@ from registry.errors import BackupError
 from registry.workspace import Workspace
 
 SQLITE = "sqlite:///"
-REGISTRY, MLFLOW, ARTIFACTS, DATASETS = "registry.db", "mlflow.db", "artifacts", "dvc-remote"
+REGISTRY, MLFLOW, ARTIFACTS, DATASETS, TEMPLATES = "registry.db", "mlflow.db", "artifacts", "dvc-remote", "templates"
+FOLDERS = (ARTIFACTS, DATASETS, TEMPLATES)
 """The parts, by their names in the file: those that `Workspace` gives them below its home."""
 LIST, SEAL = "backup.json", "backup.sha256"
 SCHEMA_VERSION = 1
@@ -76,7 +77,7 @@ def back_up(workspace: Workspace, file: Path, progress: Progress) -> Backup:
                 _copy_database(Path(places[name]), copy)
                 listed[name] = _add(archive, name, copy)
                 advance(1)
-        for part in (ARTIFACTS, DATASETS):
+        for part in FOLDERS:
             for path in _files(Path(places[part])):
                 name = f"{part}/{path.relative_to(places[part]).as_posix()}"
                 listed[name] = _add(archive, name, path)
@@ -113,7 +114,7 @@ def restore(workspace: Workspace, file: Path, progress: Progress) -> Backup:
             for name in (REGISTRY, MLFLOW):
                 _check_database(file, folder / name)
             _relocate(folder / MLFLOW, told["places"][ARTIFACTS], workspace.artifacts)
-            for part in (ARTIFACTS, DATASETS):
+            for part in FOLDERS:
                 (folder / part).mkdir(exist_ok=True)
             if home.exists():
                 home.rmdir()
@@ -133,6 +134,7 @@ def _embedded(workspace: Workspace) -> dict[str, str]:
         MLFLOW: workspace.tracking_uri,
         ARTIFACTS: workspace.artifacts,
         DATASETS: workspace.dvc_remote,
+        TEMPLATES: str(workspace.templates),
     }
     for name in (REGISTRY, MLFLOW):
         if not places[name].startswith(SQLITE) or "?" in places[name]:
@@ -156,7 +158,7 @@ def _check_empty(workspace: Workspace) -> None:
     if _embedded(workspace) != _embedded(Workspace.at(home)):
         raise BackupError(
             f"{home}: a backup is restored with all its parts below OLMOEARTH_HOME; unset OLMOEARTH_REGISTRY_URL, "
-            "MLFLOW_TRACKING_URI, OLMOEARTH_ARTIFACTS and OLMOEARTH_DVC_REMOTE."
+            "MLFLOW_TRACKING_URI, OLMOEARTH_ARTIFACTS, OLMOEARTH_DVC_REMOTE and OLMOEARTH_TEMPLATES."
         )
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise BackupError(f"{home}: is not empty; nothing is overwritten. Set OLMOEARTH_HOME to a new folder.")

@@ -16,7 +16,7 @@ from typing import Any
 from olmoearth_core.digest import sha256_file, sha256_json
 from olmoearth_core.machine import hardware, packages
 from olmoearth_core.project import Project
-from registry import git
+from registry.versioning import git
 
 PACKAGE = "olmoearth-platform"
 CODE = Path(__file__).resolve().parent.parent
@@ -50,6 +50,10 @@ class RunContext:
     flow_run: str | None
     """Prefect's id of the flow run, where there is one."""
     started: datetime
+    finished: datetime | None = None
+    """When the stage was done; None while it runs."""
+    code_sha256: str | None = None
+    """Of the archive of the platform's source that runs (reproduce/code_archive.py)."""
     invocation: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Names this call; telling the registry twice of one call leaves one row."""
 
@@ -60,6 +64,8 @@ class RunContext:
         Raises:
             VersioningError: git is not installed, or refuses.
         """
+        from registry.reproduce.code_archive import source_sha256
+
         code_commit, code_dirty = _code()
         project_commit = git.commit_of(project.root)
         project_dirty = bool(git.changed(project.root, ".", *WRITTEN_BY_RUNS)) if project_commit else None
@@ -76,6 +82,7 @@ class RunContext:
             hardware=hardware(),
             flow_run=flow_run,
             started=datetime.now(UTC),
+            code_sha256=source_sha256(),
         )
 
 

@@ -3,6 +3,8 @@
 Every message names the setting, file or version, what was found, what is allowed, and what to do.
 """
 
+import re
+
 
 class RegistryError(Exception):
     """Root of every error that registry raises on purpose."""
@@ -42,3 +44,8 @@ class BackupError(RegistryError, OSError):
 
 class SignatureError(RegistryError, ValueError):
     """A signed statement, or a key, that is not what it should be."""
+
+
+def without_passwords(text: str) -> str:
+    """What a message may show of addresses: not their passwords, nor a token in place of a user."""
+    return re.sub(r"//[^/@:\s]*(:[^/@\s]*)?@", "//***@", text)

@@ -16,14 +16,14 @@ from olmoearth_core.manifest import read_manifest
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.assets import AssetFact, assets_of
-from registry.dvc import remote_of
-from registry.dvc_store import content_hash
 from registry.errors import RegistryError
 from registry.fingerprint import pixels_sha256
-from registry.kept import keep_run
-from registry.mlflow_run import CARD, METRICS, WEIGHTS
-from registry.models import ModelVersion, register_model
+from registry.mlflow.models import ModelVersion, register_model
+from registry.mlflow.run import CARD, METRICS, WEIGHTS
 from registry.outputs import find_output
+from registry.reproduce.kept import keep_run
+from registry.versioning.dvc import remote_of
+from registry.versioning.dvc_store import content_hash
 from registry.workspace import Workspace
 
 SCENES = "scenes.json"
@@ -49,9 +49,15 @@ class Facts:
 
 
 def gather(
-    workspace: Workspace, project: Project, result: StageResult, *, dvc_hash: str | None, model: ModelVersion | None
+    workspace: Workspace,
+    project: Project,
+    result: StageResult,
+    *,
+    code: str | None,
+    dvc_hash: str | None,
+    model: ModelVersion | None,
 ) -> Facts:
-    """Read what belongs into the registry, and keep what the stage read in the artifact store.
+    """Read what belongs into the registry, and keep what the stage read, and the code `code`, in the artifact store.
 
     Raises:
         RegistryError: a file of the result is missing or damaged.
@@ -59,7 +65,7 @@ def gather(
         ArtifactError: the artifact store refuses.
     """
     facts = _gather(workspace, project, result, dvc_hash=dvc_hash, model=model)
-    return replace(facts, kept=keep_run(workspace, project, result))
+    return replace(facts, kept=keep_run(workspace, project, result, code))
 
 
 def _gather(

@@ -12,8 +12,8 @@ from typing import Any
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.stages import STAGES
-from registry import schema
-from registry.report import Check
+from registry.audit.report import Check
+from registry.tables import schema
 
 INPUTS = "inputs"
 

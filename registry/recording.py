@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
-from registry import schema
 from registry.context import RunContext
-from registry.database import add_missing, change, find_or_add
 from registry.facts import Facts
+from registry.tables import schema
+from registry.tables.database import add_missing, change, find_or_add
 
 SOME = 500
 """Values that one question asks for."""
@@ -200,7 +200,7 @@ def _write_run(
         **facts.kept,
         **({} if result.skipped else {name: getattr(context, name) for name in CIRCUMSTANCES}),
         "started": None if result.skipped else context.started,
-        "finished": None if result.skipped else now,
+        "finished": None if result.skipped else context.finished or now,
         "recorded": now,
         **{
             name: cost.get(name) for name in ("wall_seconds", "device", "device_seconds", "bytes_read", "bytes_written")

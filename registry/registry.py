@@ -12,14 +12,14 @@ from sqlalchemy.orm import selectinload
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult, read_record
 from olmoearth_core.stages import stage_named
-from registry import schema
-from registry.anchors import anchor_map
+from registry.chain.anchors import anchor_map
 from registry.context import RunContext
-from registry.database import Database
 from registry.facts import gather
-from registry.models import ModelVersion, find_model
+from registry.mlflow.models import ModelVersion, find_model
 from registry.outputs import Output, find_output
 from registry.recording import run_of, write_result
+from registry.tables import schema
+from registry.tables.database import Database
 from registry.workspace import Workspace
 
 
@@ -85,7 +85,7 @@ class Registry(AbstractContextManager["Registry"]):
             before = find_output(project.root, stage, result.manifest.inputs[stage])
             if before is not None:
                 self.record(project, found_result(project, before), context)
-        facts = gather(self.workspace, project, result, dvc_hash=dvc_hash, model=model)
+        facts = gather(self.workspace, project, result, code=context.code_sha256, dvc_hash=dvc_hash, model=model)
         return self.database.transact(
             lambda session: write_result(session, project, result, context, facts),
             result.stage,

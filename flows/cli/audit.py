@@ -10,7 +10,7 @@ import typer
 from flows.cli.output import JsonOption, console, print_json, progress, side_console
 
 if TYPE_CHECKING:
-    from registry.report import AuditReport
+    from registry.audit.report import AuditReport
     from registry.workspace import Workspace
 
 ThingArgument = Annotated[
@@ -51,7 +51,7 @@ def audit(
 
     With --verify and nothing named, it is the registry alone. Exits with 1 unless all verify.
     """
-    from registry.audit import audit as look_up
+    from registry.audit.audit import audit as look_up
     from registry.workspace import Workspace
 
     workspace = Workspace.from_environment()
@@ -75,7 +75,7 @@ def lineage(
     "This scene was withdrawn, which maps are touched?" Verifies nothing but the file itself; exits with 1 where the
     registry does not know it, or the file is not what it says.
     """
-    from registry.audit import lineage as look_up
+    from registry.audit.audit import lineage as look_up
     from registry.workspace import Workspace
 
     workspace = Workspace.from_environment()
@@ -89,7 +89,7 @@ def _tell(report: AuditReport, workspace: Workspace, as_json: bool, html: Path |
         _write_page(html, report, workspace)
     if prov is not None:
         from olmoearth_core.store import write_json
-        from registry.prov import prov_document
+        from registry.audit.prov import prov_document
 
         write_json(prov, prov_document(report))
     if as_json:
@@ -108,7 +108,7 @@ def _write_page(path: Path, report: AuditReport, workspace: Workspace) -> None:
     from importlib.metadata import version
 
     from olmoearth_core.store import write_text
-    from registry.report_html import page
+    from registry.audit.report_html import page
 
     registry = workspace.shown_registry
     write_text(path, page(report, when=datetime.now(UTC), by=version("olmoearth-platform"), registry=registry))

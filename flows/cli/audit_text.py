@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from registry.report import AuditReport, Check, ModelFacts, RunFacts, SceneFacts, Touched
+    from registry.audit.report import AuditReport, Check, ModelFacts, RunFacts, SceneFacts, Touched
 
 MOST_PROBLEMS, MOST_ROWS = 5, 20
 VERDICTS = {"verified": "[green]VERIFIED", "recorded": "[yellow]RECORDED"}

@@ -23,7 +23,7 @@ def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to write; not there yet.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the workspace to one file: registry, MLflow, artifacts, dataset versions. Others may be at work in it."""
+    """Write the workspace to one file: registry, MLflow, artifacts, datasets, templates. Others may work in it."""
     from registry.backup import back_up
     from registry.workspace import Workspace
 

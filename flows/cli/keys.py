@@ -25,7 +25,7 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Make an ed25519 key pair, as `openssl genpkey -algorithm ed25519` would."""
-    from registry.signing import make_key
+    from registry.chain.signing import make_key
 
     private, public, name = make_key(path.expanduser().absolute())
     if as_json:
@@ -51,8 +51,8 @@ def check(
 
     Exits with 1 unless it is signed by the key and every file of it that lies here is the one that was signed.
     """
-    from registry.check_anchors import check_statement_alone
-    from registry.statement import CHAIN
+    from registry.chain.check_anchors import check_statement_alone
+    from registry.chain.statement import CHAIN
 
     path = statement / "provenance.json" if statement.is_dir() else statement
     found, told = check_statement_alone(path, str(key))

@@ -46,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
 def _opened(folder: Path) -> Iterator[tuple[Project, Registry]]:
     """The project and the registry; what a killed command left undone is finished first."""
     from olmoearth_core.project import load_project
-    from registry.promotions import settle
+    from registry.mlflow.promotions import settle
     from registry.registry import open_registry
     from registry.workspace import Workspace
 
@@ -59,8 +59,8 @@ def _opened(folder: Path) -> Iterator[tuple[Project, Registry]]:
 
 def list_models(project: ProjectArgument = Path(), as_json: JsonOption = False) -> None:
     """List the project's model versions: aliases, scores, what they were trained on."""
-    from registry.models import list_models as known
-    from registry.promotions import disagreement
+    from registry.mlflow.models import list_models as known
+    from registry.mlflow.promotions import disagreement
 
     with _opened(project) as (loaded, registry):
         name = loaded.config.name
@@ -108,7 +108,7 @@ def list_models(project: ProjectArgument = Path(), as_json: JsonOption = False) 
 
 def show(project: ProjectArgument = Path(), version: VersionArgument = "champion", as_json: JsonOption = False) -> None:
     """Show one version: what it was made of, how it was judged, when it became champion, which maps it made."""
-    from registry.model_story import story
+    from registry.mlflow.model_story import story
 
     with _opened(project) as (loaded, registry):
         told = story(registry, loaded.config.name, version)
@@ -132,7 +132,7 @@ def compare(
 ) -> None:
     """Have two versions answer the test windows of the training set; says what the gates would, and changes nothing."""
     from flows.gatekeeper import evaluate
-    from registry.models import get_model
+    from registry.mlflow.models import get_model
 
     with _opened(project) as (loaded, registry), progress(as_json) as listener:
         one, other = (get_model(registry.workspace, loaded.config.name, v) for v in (champion, challenger))
@@ -152,7 +152,7 @@ def promote(
 ) -> None:
     """Make a version the champion, if the gates let it pass: what maps where map.model says so."""
     from flows.gatekeeper import decide, refuse
-    from registry.models import get_model
+    from registry.mlflow.models import get_model
 
     with _opened(project) as (loaded, registry), progress(as_json) as listener:
         model = get_model(registry.workspace, loaded.config.name, version)
@@ -169,7 +169,7 @@ def promote(
 
 def rollback(project: Annotated[Path, PROJECT], why: WhyOption = "by hand", as_json: JsonOption = False) -> None:
     """Make the version champion that was it before the one of now."""
-    from registry.promotions import rollback as go_back
+    from registry.mlflow.promotions import rollback as go_back
 
     with _opened(project) as (loaded, registry):
         row = go_back(registry, loaded.config.name, why=why)

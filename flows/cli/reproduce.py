@@ -10,7 +10,7 @@ import typer
 from flows.cli.output import JsonOption, console, print_json, progress
 
 if TYPE_CHECKING:
-    from registry.reproduction import Reproduction
+    from registry.reproduce.reproduction import Reproduction
 
 SAMPLE = 8
 """Tiles that are made again unless more are asked for."""
@@ -51,7 +51,7 @@ def reproduce(
     from flows.errors import FlowError
     from flows.reproduce import REPORT
     from flows.reproduce import reproduce as make
-    from registry.lay_out import Wish
+    from registry.reproduce.lay_out import Wish
 
     if all_tiles and tiles is not None:
         raise FlowError("--tiles and --all: name one of them.")
@@ -66,7 +66,7 @@ def reproduce(
 
 
 def _show(found: Reproduction, report: Path) -> None:
-    from registry.reproduction import differing
+    from registry.reproduce.reproduction import differing
 
     out = console()
     title = {

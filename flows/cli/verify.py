@@ -10,14 +10,14 @@ import typer
 from flows.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from registry.anchors import Head
+    from registry.chain.anchors import Head
     from registry.workspace import Workspace
 
 
 def verify_all(workspace: Workspace, heads: Sequence[str], as_json: bool) -> int:
     """Verify every event, row and anchor, tell what differs and what the head is; the exit code."""
     from flows.cli.audit_text import show_check
-    from registry.verify import verify_workspace
+    from registry.chain.verify import verify_workspace
 
     checks, head = verify_workspace(workspace, [_head(text) for text in heads])
     verified = all(check.status == "ok" for check in checks)
@@ -37,7 +37,7 @@ def verify_all(workspace: Workspace, heads: Sequence[str], as_json: bool) -> int
 
 
 def _head(text: str) -> Head:
-    from registry.anchors import Head
+    from registry.chain.anchors import Head
 
     position, colon, digest = text.partition(":")
     if not (colon and position.isdigit() and len(digest) == 64):

@@ -28,7 +28,7 @@ EXTENSIONS = [
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 ]
 PROVENANCE = "./provenance.json"
-"""Written beside the map once the registry knows it (registry/anchors.py), with the head of the registry's chain."""
+"""Written beside the map once the registry knows it (registry/chain/anchors.py), with the head of its chain."""
 MAX_POINTS = 2000
 """An outline with more points than this is told by its convex hull."""
 

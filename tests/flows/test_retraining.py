@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from harvest import BETTER, WORSE, harvest_project, relabel, train
 from partner import Run
 
-from flows.due import newest_season, reasons
+from flows.due import drift_of_last_map, newest_season, reasons
 from flows.lifecycle import in_turn
+from olmoearth_core.monitoring.drift import DriftReport, Moved
 from olmoearth_core.project import load_project
 from olmoearth_core.stage import project_lock
 
@@ -26,6 +28,9 @@ def test_a_better_model_takes_over_a_worse_one_does_not(
     assert first.code == 0, first.err + first.out
     old_map = project / first.json["stages"][-1]["folder"] / "map.tif"
     assert reasons(load_project(project)) == []
+    drift = drift_of_last_map(load_project(project))
+    assert drift is not None
+    assert drift.map_id == old_map.parent.name
 
     # more labels, and training that works: through the gates, and the map is made anew
     relabel(project, leave_out=0)
@@ -112,10 +117,12 @@ def test_a_season_that_came_round_again(tmp_path: Path, world: Path) -> None:
 
 def test_drift_beyond_the_limit(home: Path, tmp_path: Path, world: Path) -> None:
     project = load_project(harvest_project(tmp_path / "drift", world, name="drift", triggers=["drift"]))
-    assert reasons(project) == []
-    assert reasons(project, drift=lambda _project: 0.2) == []
-    (reason,) = reasons(project, drift=lambda _project: 0.31)
-    assert reason.sentence == "Drift: a population stability index of 0.31, more than 0.25 (retraining.drift)."
+    assert reasons(project) == [], "there is no map yet"
+    moved = Moved("imagery", "sentinel2_l2a B04", "the training set", 0.2, 0.1, 0.25, "median 300 -> 310")
+    assert reasons(project, drift=lambda _project: DriftReport("drift", "m1", 9, (moved,))) == []
+    (reason,) = reasons(project, drift=lambda _project: DriftReport("drift", "m1", 9, (replace(moved, psi=0.31),)))
+    assert reason.sentence.startswith("Drift: m1: imagery drifted; most of all sentinel2_l2a B04 against")
+    assert reason.about == "m1, version latest"
 
 
 HOLDER = """

@@ -13,7 +13,7 @@ from pgdatabase import new_postgres_database
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
-from registry.models import ModelVersion, register_model
+from registry.mlflow.models import ModelVersion, register_model
 from registry.workspace import Workspace
 
 

@@ -14,12 +14,12 @@ import smallrun
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
-from registry import dvc
-from registry.audit import audit
+from registry.audit.audit import audit
+from registry.audit.report import AuditReport
 from registry.context import RunContext
-from registry.models import ModelVersion
+from registry.mlflow.models import ModelVersion
 from registry.registry import open_registry
-from registry.report import AuditReport
+from registry.versioning import dvc
 from registry.workspace import Workspace
 
 

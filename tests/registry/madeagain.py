@@ -12,9 +12,9 @@ from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult, run_stage
 from olmoearth_core.stages import STAGES
-from registry import dvc
 from registry.context import RunContext
 from registry.registry import open_registry
+from registry.versioning import dvc
 from registry.workspace import Workspace
 
 MIXED = {**smallrun.SMALL, "infer": STAGES["infer"], "postprocess": STAGES["postprocess"]}

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.manifest import stage_key
-from registry import schema
-from registry.database import LEDGER, Database, change
 from registry.fingerprint import pixels_sha256
+from registry.tables import schema
+from registry.tables.database import LEDGER, Database, change
 
 TILES, SCENES, PRODUCTS = 100, 100, 10
 """Of a map."""

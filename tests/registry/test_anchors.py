@@ -21,17 +21,17 @@ from sqlalchemy.orm import Session
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
-from registry import schema
-from registry.anchors import HEADS, PROVENANCE, Head
-from registry.check_anchors import check_anchors, check_chain_tags, check_statement, check_statement_alone
+from registry.chain.anchors import HEADS, PROVENANCE, Head
+from registry.chain.check_anchors import check_anchors, check_chain_tags, check_statement, check_statement_alone
+from registry.chain.signing import key_id, make_key, seal, signed_bytes, signing_key, trusted_keys, unseal
+from registry.chain.verify import verify_map, verify_registry
+from registry.chain.verify_chain import check_events, check_rows, read_chain
 from registry.context import RunContext
 from registry.errors import SettingError, SignatureError
 from registry.fingerprint import tags_of
-from registry.models import ModelVersion
+from registry.mlflow.models import ModelVersion
 from registry.registry import open_registry
-from registry.signing import key_id, make_key, seal, signed_bytes, signing_key, trusted_keys, unseal
-from registry.verify import verify_map, verify_registry
-from registry.verify_chain import check_events, check_rows, read_chain
+from registry.tables import schema
 from registry.workspace import Workspace
 
 

@@ -20,12 +20,13 @@ from house import House, bad, changed_rows, flipped_bit, gone
 
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.project import load_project
-from registry import dvc
-from registry.audit import audit
+from registry.audit.again import AGAIN
+from registry.audit.audit import audit
 from registry.context import RunContext
 from registry.errors import AuditError
-from registry.models import ModelVersion, get_model, register_model
+from registry.mlflow.models import ModelVersion, get_model, register_model
 from registry.registry import open_registry
+from registry.versioning import dvc
 from registry.workspace import Workspace
 
 
@@ -258,6 +259,29 @@ def test_what_is_gone_is_missing_not_verified(house: House) -> None:
     assert "cannot be checked here: tiles" in report.sentence
 
 
+def test_what_is_not_kept_any_more_is_named_and_the_map_stays_verified(house: House) -> None:
+    with open_registry(house.workspace) as registry:
+        run = next(run for run in registry.runs("small") if run.stage == "postprocess")
+    assert run.code_sha256 is not None
+    assert run.store is not None
+    kept = Path(run.store) / run.code_sha256[:2] / run.code_sha256[2:]
+    whole = house.audit()
+    assert [check.detail for check in whole.checks if check.what == AGAIN] == [
+        "complete: 10 things that its runs read or were made by are kept"
+    ]
+    with gone(kept):
+        report = house.audit()
+        (check,) = [check for check in report.checks if check.what == AGAIN]
+        assert (check.status, report.verified) == ("changed", True)
+        digest = run.code_sha256
+        assert check.problems == [
+            f"the platform's code of {stage}: {digest} is not kept any more" for stage in ("infer", "postprocess")
+        ]
+    with flipped_bit(kept):
+        (check,) = [check for check in house.audit().checks if check.what == AGAIN]
+        assert "other bytes; it is damaged" in check.problems[0]
+
+
 def test_a_model_version_deleted_in_mlflow(house: House, tmp_path: Path) -> None:
     project = smallrun.small_project(tmp_path / "brief", name="brief")
     results = smallrun.run(project)
@@ -351,7 +375,7 @@ def test_inputs_beside_a_shapefile_and_a_local_checkpoint(tmp_path: Path) -> Non
     from olmoearth_core.stage import Stage
     from olmoearth_core.stages import STAGES, label_files
     from registry.inputs import check_inputs
-    from registry.schema import Run
+    from registry.tables.schema import Run
 
     project = smallrun.small_project(tmp_path / "shape")
     for suffix in (".shp", ".dbf", ".prj"):
@@ -442,7 +466,7 @@ def test_no_torch_is_imported(house: House) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from registry.audit import audit\n"
+        "from registry.audit.audit import audit\n"
         "from registry.workspace import Workspace\n"
         "workspace = Workspace.at(Path(sys.argv[1]), tracking_uri=sys.argv[2])\n"
         "report = audit(workspace, Path(sys.argv[3]))\n"

@@ -16,13 +16,13 @@ import smallrun
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
-from registry import dvc
-from registry.audit import audit
+from registry.audit.audit import audit
 from registry.backup import back_up, restore
 from registry.context import RunContext
 from registry.errors import BackupError
-from registry.models import get_model, model_folder
+from registry.mlflow.models import get_model, model_folder
 from registry.registry import open_registry
+from registry.versioning import dvc
 from registry.workspace import Workspace
 
 
@@ -50,7 +50,7 @@ def lived_in(
 
 def _copy_mlflow(source: Workspace, target: Workspace) -> None:
     """An empty MLflow database takes seconds to make."""
-    from registry.mlflow_client import open_client
+    from registry.mlflow.client import open_client
 
     with open_client(source):
         pass

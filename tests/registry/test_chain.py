@@ -13,11 +13,12 @@ from pgdatabase import new_postgres_database
 from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.orm import Session
 
-from registry import merkle, schema
-from registry.database import Database, add_missing, change, find_or_add, migration_config
-from registry.ledger import COVERED, event_hash, plain
-from registry.report import Check
-from registry.verify_chain import check_events, check_rows, check_rows_of, read_chain
+from registry.audit.report import Check
+from registry.chain import merkle
+from registry.chain.ledger import COVERED, event_hash, plain
+from registry.chain.verify_chain import check_events, check_rows, check_rows_of, read_chain
+from registry.tables import schema
+from registry.tables.database import Database, add_missing, change, find_or_add, migration_config
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -15,9 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.engine import make_url
 
-from registry import schema
-from registry.database import VERSION_TABLE, Database, add_missing, find_or_add, migration_config
 from registry.errors import DatabaseError
+from registry.tables import schema
+from registry.tables.database import VERSION_TABLE, Database, add_missing, find_or_add, migration_config
 
 
 def test_migrated_schema_is_that_of_the_models(database_url: str) -> None:
@@ -118,7 +118,7 @@ def test_a_killed_migration_starts_over(database_url: str) -> None:
         "import os, sys\n"
         "from sqlalchemy import event\n"
         "from sqlalchemy.engine import Engine\n"
-        "from registry.database import Database\n"
+        "from registry.tables.database import Database\n"
         "@event.listens_for(Engine, 'before_cursor_execute')\n"
         "def die(connection, cursor, statement, *rest):\n"
         "    if 'CREATE TABLE maps' in statement: os._exit(9)\n"
@@ -136,7 +136,7 @@ def test_many_processes_open_an_empty_registry_and_write_the_same_rows(database_
         "import sys\n"
         "from datetime import UTC, datetime\n"
         "from registry import schema\n"
-        "from registry.database import Database, find_or_add\n"
+        "from registry.tables.database import Database, find_or_add\n"
         "database = Database(sys.argv[1])\n"
         "for k in range(50):\n"
         "    with database.write() as session:\n"

@@ -17,10 +17,10 @@ from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
 from olmoearth_core.stages import label_files
-from registry import dvc, git
 from registry.context import RunContext
-from registry.dvc_store import content_hash, default_remote, stored_files
 from registry.errors import VersioningError
+from registry.versioning import dvc, git
+from registry.versioning.dvc_store import content_hash, default_remote, stored_files
 from registry.workspace import Workspace
 
 

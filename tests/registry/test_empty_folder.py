@@ -25,8 +25,8 @@ from flows.reproduce import reproduce
 from olmoearth_core.machine import packages
 from olmoearth_core.progress import Silent
 from registry.errors import ArtifactError, RegistryError
-from registry.lay_out import Wish
 from registry.objects import fetch, keep
+from registry.reproduce.lay_out import Wish
 from registry.workspace import Workspace
 
 

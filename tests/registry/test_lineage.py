@@ -20,13 +20,15 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from olmoearth_core.digest import sha256_file
-from registry.audit import audit, lineage
+from registry.audit.audit import audit, lineage
+from registry.audit.graph import lineage_graph, svg
+from registry.audit.prov import prov_document
+from registry.audit.report import AuditReport
+from registry.audit.report_html import page
 from registry.context import RunContext
-from registry.graph import lineage_graph, svg
-from registry.prov import prov_document
 from registry.registry import open_registry
-from registry.report import AuditReport
-from registry.report_html import page
+from registry.tables import schema
+from registry.tables.database import add_missing
 from registry.workspace import Workspace
 
 
@@ -234,12 +236,13 @@ def test_without_any_file_the_lineage_is_told_and_nothing_is_verified(house: Hou
 
 def test_aliases_that_moved_behind_the_registry(house: House) -> None:
     """The map stays what it was made from: it is a note beside the verdict."""
-    columns = "id, request, project_id, model_id, action, alias, to_version, who, why, gates, state, intended"
-    values = "1, 'r', 1, 1, 'promote', 'champion', '{version}', 'me', 'best so far', '{{}}', '{state}', '2026-01-01'"
+    row: dict[str, Any] = {"request": "r", "project_id": 1, "model_id": 1, "action": "promote", "alias": "champion"}
+    row |= {"who": "me", "why": "best so far", "gates": {}, "intended": datetime(2026, 1, 1, tzinfo=UTC)}
 
     def after(version: str, state: str) -> AuditReport:
-        statement = f"INSERT INTO promotions ({columns}) VALUES ({values.format(version=version, state=state)})"
-        with changed_rows(house, statement):
+        with changed_rows(house, "SELECT 1"):
+            with open_registry(house.workspace) as registry, registry.database.write() as session:
+                add_missing(session, schema.Promotion, [{**row, "to_version": version, "state": state}])
             return house.audit()
 
     agreed = after("1", "confirmed")
@@ -254,6 +257,15 @@ def test_aliases_that_moved_behind_the_registry(house: House) -> None:
     assert problem.startswith("champion: MLflow says version 1; me meant version 2")
     assert "nobody confirmed it" in str(after("1", "intended").checks)
     assert "aliases (MLflow)" not in {check.what for check in after("2", "failed").checks}
+
+
+def test_a_promotion_that_nobody_made(house: House) -> None:
+    columns = "request, project_id, model_id, action, alias, to_version, who, why, gates, state, intended"
+    values = "'r', 1, 1, 'promote', 'champion', '1', 'the board', 'it is best', '{}', 'confirmed', '2026-01-01'"
+    with changed_rows(house, f"INSERT INTO promotions ({columns}) VALUES ({values})"):
+        report = house.audit()
+    assert bad(report) == {"rows against their events": "differs"}
+    assert "promotions 1: no event wrote this row" in str(report.checks)
 
 
 def test_what_dvc_lost_is_told_while_the_folder_still_has_it(house: House) -> None:

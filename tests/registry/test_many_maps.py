@@ -23,9 +23,9 @@ from manymaps import ManyMaps
 from pgdatabase import new_postgres_database
 from sqlalchemy import create_engine, event, make_url, text
 
-from registry.audit import audit, lineage
+from registry.audit.audit import audit, lineage
+from registry.audit.report import AuditReport
 from registry.errors import DatabaseError
-from registry.report import AuditReport
 from registry.workspace import Workspace
 
 LARGE = ("tiles", "map_scenes", "products", "maps")

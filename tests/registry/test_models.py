@@ -23,8 +23,8 @@ from olmoearth_core.models.model_folder import load_model
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.errors import ModelError
-from registry.mlflow_run import _leaves
-from registry.models import ModelVersion, find_model, get_model, list_models, model_folder, register_model
+from registry.mlflow.models import ModelVersion, find_model, get_model, list_models, model_folder, register_model
+from registry.mlflow.run import _leaves
 from registry.workspace import Workspace
 
 
@@ -39,7 +39,7 @@ def client(models_home: Workspace, registered: ModelVersion) -> Any:
 KILLED_WHILE_LAYING = """
 import sys
 from pathlib import Path
-from registry.models import list_models
+from registry.mlflow.models import list_models
 from registry.workspace import Workspace
 workspace = Workspace.from_environment()
 print("laying", flush=True)
@@ -170,7 +170,7 @@ def test_nothing_reaches_the_user(
         "import sys\n"
         "from pathlib import Path\n"
         "from olmoearth_core.project import load_project\n"
-        "from registry.models import list_models, register_model\n"
+        "from registry.mlflow.models import list_models, register_model\n"
         "from registry.outputs import find_output\n"
         "from registry.registry import found_result\n"
         "from registry.workspace import Workspace\n"
@@ -227,7 +227,7 @@ def test_a_killed_registration_starts_over(models_home: Workspace, tmp_path: Pat
         "from pathlib import Path\n"
         "from mlflow import MlflowClient\n"
         "from olmoearth_core.project import load_project\n"
-        "from registry.models import register_model\n"
+        "from registry.mlflow.models import register_model\n"
         "from registry.outputs import find_output\n"
         "from registry.registry import found_result\n"
         "from registry.workspace import Workspace\n"

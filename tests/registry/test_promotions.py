@@ -14,8 +14,8 @@ import smallrun
 from olmoearth_core.project import Project
 from registry.context import RunContext
 from registry.errors import ModelError
-from registry.models import ModelVersion, get_model, move_alias
-from registry.promotions import champion_of, disagreement, promote, promotions, rollback, settle
+from registry.mlflow.models import ModelVersion, get_model, move_alias
+from registry.mlflow.promotions import champion_of, disagreement, promote, promotions, rollback, settle
 from registry.registry import Registry, open_registry
 from registry.workspace import Workspace
 
@@ -112,8 +112,8 @@ def test_rollback_goes_back_and_further_back(registry: Registry, versions: list[
 KILLED = """
 import os, sys
 from pathlib import Path
-from registry import promotions
-from registry.models import get_model
+from registry.mlflow import promotions
+from registry.mlflow.models import get_model
 from registry.registry import open_registry
 from registry.workspace import Workspace
 

@@ -16,14 +16,14 @@ from sqlalchemy import func, select, text
 
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
-from registry import schema
 from registry.assessing import record_assessment
+from registry.chain.verify_chain import check_rows, read_chain
 from registry.context import RunContext
-from registry.dvc_store import content_hash
 from registry.errors import DatabaseError
-from registry.models import ModelVersion, list_models
+from registry.mlflow.models import ModelVersion, list_models
 from registry.registry import Registry, open_registry
-from registry.verify_chain import check_rows, read_chain
+from registry.tables import schema
+from registry.versioning.dvc_store import content_hash
 from registry.workspace import Workspace
 
 TABLES = ("projects", "runs", "dataset_versions", "model_versions", "maps", "scenes", "tiles", "products")
@@ -239,7 +239,7 @@ def test_ten_thousand_tiles_are_one_statement_after_another(registry: Registry) 
     """More rows than a statement takes parameters."""
     from datetime import UTC, datetime
 
-    from registry.database import add_missing
+    from registry.tables.database import add_missing
 
     now = datetime.now(UTC)
     scenes: list[dict[str, Any]] = [

@@ -28,10 +28,10 @@ from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project
 from olmoearth_core.stage import StageResult
 from registry.errors import RegistryError
-from registry.lay_out import Wish
 from registry.objects import keep
-from registry.reproduction import Reproduction
-from registry.source import differing_files, pack_source, unpack_source
+from registry.reproduce.code_archive import differing_files, pack_source, unpack_source
+from registry.reproduce.lay_out import Wish
+from registry.reproduce.reproduction import Reproduction
 from registry.workspace import Workspace
 
 
@@ -256,9 +256,9 @@ def test_pixels_are_counted_band_by_band(tmp_path: Path) -> None:
 def test_small_differences_are_tolerated_only_where_something_explains_them(house: House, tmp_path: Path) -> None:
     """A tile is changed as other hardware would: then as nothing would."""
     from flows.reproduce import _model
-    from registry.behind import find_behind
-    from registry.database import Database
-    from registry.reproduction import compare
+    from registry.reproduce.behind import find_behind
+    from registry.reproduce.reproduction import compare
+    from registry.tables.database import Database
 
     folder = tmp_path / "again"
     house.again(house.id, folder)

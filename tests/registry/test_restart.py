@@ -19,11 +19,11 @@ import writers
 from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from registry import database as database_module
-from registry import schema
-from registry.database import Database, find_or_add
+from registry.chain.verify_chain import check_events, check_rows, read_chain
 from registry.errors import DatabaseError
-from registry.verify_chain import check_events, check_rows, read_chain
+from registry.tables import database as database_module
+from registry.tables import schema
+from registry.tables.database import Database, find_or_add
 
 WRITER = Path(writers.__file__)
 

@@ -11,8 +11,8 @@ import smallrun
 
 from olmoearth_core.training.candidates import Candidate
 from olmoearth_core.training.trials import Standing, Trial
-from registry.mlflow_search import open_search
-from registry.models import list_models
+from registry.mlflow.models import list_models
+from registry.mlflow.search import open_search
 from registry.workspace import Workspace
 
 KEY, DATASET = "a" * 64, "d" * 64

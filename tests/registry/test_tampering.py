@@ -12,10 +12,10 @@ from house import House, bad, build, changed_rows, flipped_bit
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
-from registry.audit import audit
-from registry.models import ModelVersion
+from registry.audit.audit import audit
+from registry.audit.report import AuditReport
+from registry.mlflow.models import ModelVersion
 from registry.registry import open_registry
-from registry.report import AuditReport
 from registry.workspace import Workspace
 
 EVENTS, ROWS, ANCHORS = "chain of events", "rows against their events", "anchors of the chain"

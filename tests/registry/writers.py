@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from registry.database import Database
 from registry.recording import write_tiles
+from registry.tables.database import Database
 
 
 def tiles(first: int, size: int) -> list[dict[str, Any]]:

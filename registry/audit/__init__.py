@@ -1,0 +1,1 @@
+"""What made a thing, what was made from it, and does every checksum hold: found, checked, told."""

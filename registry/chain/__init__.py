@@ -1,0 +1,1 @@
+"""Why rows can be believed: hash-chained events over them, heads that leave the house, signatures."""

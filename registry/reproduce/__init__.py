@@ -1,0 +1,1 @@
+"""What runs read, kept; and a map laid out again from its rows alone, and compared."""

@@ -1,0 +1,1 @@
+"""The tables, the database that holds them, and the steps from one schema to the next."""

@@ -1,0 +1,1 @@
+"""The git and DVC ties: which commit, which dataset version."""
