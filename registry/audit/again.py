@@ -45,19 +45,20 @@ def check_again(case: Case) -> Iterator[Check]:
 
 
 def _wanted(run: schema.Run) -> Iterator[tuple[str, str | None]]:
-    """(What, its sha256) of all that a run kept; None where its name is not known."""
+    """(What, its sha256) of all that a run kept; None where nothing was. Who made what was found, nobody knows."""
     yield f"{PROJECT_FILE} of {run.stage}", run.project_sha256
     for name, digest in run.inputs.items():
         if name not in STAGES and not was_fetched(run.settings, name):
             yield f"{name} of {run.stage}", str(digest)
-    yield f"the platform's code of {run.stage}", run.code_sha256
-    yield f"the list of packages of {run.stage}", run.environment_sha256
+    if run.status == "computed":
+        yield f"the platform's code of {run.stage}", run.code_sha256
+        yield f"the list of packages of {run.stage}", run.environment_sha256
 
 
 def _lacks(stores: list[str], what: str, digest: str | None) -> str:
     """What is wrong with a kept thing; empty where nothing is."""
     if digest is None:
-        return f"{what}: was not kept, or nobody knew it"
+        return f"{what}: was not kept"
     with tempfile.TemporaryDirectory(prefix="olmoearth-kept-") as temporary:
         try:
             return "" if fetch(stores, digest, Path(temporary) / "object") else f"{what}: {digest} is not kept any more"
