@@ -203,7 +203,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=4,
+        version=5,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
