@@ -6,24 +6,22 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ALONE = (
+    "bench_encoders.py",
+    "training_set.py",
+    "training_loop.py",
+    "mapping.py",
+    "mapping_crops.py",
+    "scale.py",
+    "fetch.py",
+    "registry_events.py",
+    "lineage.py",
+)
+"""Those that need neither data sets nor a trained project (seams.py needs one)."""
 
 
 def main() -> None:
-    calls: list[list[Path]] = [
-        [HERE / name]
-        for name in (
-            "bench_encoders.py",
-            "training_set.py",
-            "training_loop.py",
-            "mapping.py",
-            "mapping_crops.py",
-            "fetch.py",
-            "fetch.py",
-            "registry_events.py",
-            "lineage.py",
-        )
-        for name in ("bench_encoders.py", "training_set.py", "training_loop.py", "mapping.py", "scale.py", "fetch.py")
-    ]
+    calls = [[HERE / name] for name in ALONE]
     if data := os.environ.get("OLMOEARTH_TEST_DATA"):
         calls.append([HERE / "compose.py", Path(data) / "reservoir" / "catalog.json"])
         calls.append([HERE / "finetuning.py"])

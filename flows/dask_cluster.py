@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,10 +58,12 @@ class Cluster:
 
     def submit(self, batch: Batch) -> Any:
         """Give out a batch as a Prefect task; the future is Dask's."""
-        from dask import annotate  # type: ignore[attr-defined]
-
-        with self._settings(), annotate(**self._wishes):
-            return self._runner.submit(self._task, {"batch": batch}).wrapped_future
+        # as the runner's own `submit`, which cannot tell Dask a key, so that each batch is hashed with all its tiles
+        key = f"tiles-{secrets.token_hex(8)}"
+        with self._settings():
+            return self._runner.client.submit(
+                self._task, parameters={"batch": batch}, return_type="state", key=key, **self._wishes
+            )
 
     def result(self, future: Any) -> Done | None:
         """What a batch came to; None where its worker is lost.

@@ -203,7 +203,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=4,
+        version=5,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,
@@ -240,7 +240,7 @@ def embed_stage(*, tuned: bool = False, dtype: str = "int8") -> Stage:
 
     return Stage(
         name=EMBED_TUNED if tuned else EMBED,
-        version=4,
+        version=5,
         run=run,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

@@ -62,7 +62,7 @@ def gather(
     Raises:
         RegistryError: a file of the result is missing or damaged.
         ModelError: MLflow refuses to register the model.
-        ArtifactError: the artifact store refuses.
+        StoreError: the artifact store refuses, or cannot be reached.
     """
     facts = _gather(workspace, project, result, dvc_hash=dvc_hash, model=model)
     return replace(facts, kept=keep_run(workspace, project, result, code))

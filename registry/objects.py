@@ -3,13 +3,14 @@ checked."""
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from olmoearth_core.digest import sha256_file
+from olmoearth_core.errors import StoreError
+from olmoearth_core.objects import open_objects
 from registry.errors import ArtifactError
-from registry.places import open_place
 from registry.workspace import Workspace
 
 FOLDER = "objects"
@@ -21,21 +22,20 @@ def store_of(workspace: Workspace) -> str:
     return f"{workspace.artifacts}/{FOLDER}"
 
 
-def keep(store: str, source: Path | bytes) -> str:
-    """Keep a file, or bytes, in a store; their sha256.
+def keep(store: str, content: bytes | Path) -> str:
+    """Keep bytes, or a file, in a store; their sha256.
 
     Raises:
-        ArtifactError: the store cannot be reached or refuses.
-        StoreError: its disk is full, or cannot be written.
-        OSError: `source` cannot be read.
+        StoreError: the store cannot be reached, refuses, is full, or cannot be written.
+        OSError: the file cannot be read.
     """
-    if isinstance(source, bytes):
-        with tempfile.TemporaryDirectory(prefix="olmoearth-object-") as temporary:
-            (file := Path(temporary) / "bytes").write_bytes(source)
-            return keep(store, file)
-    digest, place = sha256_file(source), open_place(store)
-    if place.size(_name(digest)) != source.stat().st_size:
-        place.write(_name(digest), source)
+    if isinstance(content, bytes):
+        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+    else:
+        digest, size = sha256_file(content), content.stat().st_size
+    objects = open_objects(store)
+    if objects.size(_name(digest)) != size:
+        objects.put(_name(digest), content)
     return digest
 
 
@@ -48,10 +48,10 @@ def fetch(stores: Sequence[str], digest: str, target: Path) -> bool:
     wrong: ArtifactError | None = None
     for store in stores:
         try:
-            if not open_place(store).read(_name(digest), target):
+            if not open_objects(store).copy(_name(digest), target):
                 continue
-        except ArtifactError as error:
-            wrong = error
+        except StoreError as error:
+            wrong = ArtifactError(str(error))
             continue
         if sha256_file(target) == digest:
             return True

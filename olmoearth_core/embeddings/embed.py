@@ -1,7 +1,8 @@
 """The stage embed: what an encoder sees of an area, a direction for each patch, as files of their own.
 
 Many partners want nothing else: similar places, clusters and small models come from it without any deep learning.
-Leaves `<tile>.tif` + `<tile>.json`, embeddings.json (what they are), plan.json, scenes.json. Goes on after a kill.
+Leaves `<tile>.tif` + `<tile>.json`, embeddings.json (what they are), a STAC Item for each tile and a Collection over
+them, plan.json, scenes.json. Goes on after a kill.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from olmoearth_core.digest import sha256_file
+from olmoearth_core.embeddings.catalogue import write_catalogue
 from olmoearth_core.embeddings.code import STEPS, Dtype
 from olmoearth_core.embeddings.tile import Sight, embed_tile, encode_file, patch_box
 from olmoearth_core.grid import PixelBox
@@ -26,7 +28,7 @@ from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.inference.area import Area, load_areas
 from olmoearth_core.inference.imagery import Imagery
-from olmoearth_core.inference.infer import SCENES, check_coverage
+from olmoearth_core.inference.infer import SCENES, check_catalogue, check_coverage
 from olmoearth_core.inference.pipeline import Behind, prefetched
 from olmoearth_core.inference.plan import (
     Layout,
@@ -74,6 +76,7 @@ def embed(run: StageRun, dtype: Dtype) -> dict[str, Any]:
     areas = load_areas(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
     area_of = {area.grid.crs: area for area in areas}
     check_coverage(areas, scenes.scenes, source)
+    check_catalogue(scenes, run.project.root)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
     if origin["source"] == "random":
@@ -146,6 +149,8 @@ def embed(run: StageRun, dtype: Dtype) -> dict[str, Any]:
         run.progress.note(f"{len(reader.failures)} assets could not be read, the first: {failure.reason}")
     patches = sum(record.patches for record in records.values())
     write_json(run.out / ABOUT, _about(plan, encoder, origin, dtype, bands))
+    checksums = {name: record.sha256 for name, record in records.items()}
+    write_catalogue(run, plan, checksums, dtype, encoder.embedding_size, encoder.name)
     return {"tiles": len(plan.tiles), "patches": patches, "dimensions": encoder.embedding_size, "dtype": dtype}
 
 

@@ -70,7 +70,7 @@ def reached(
     rectangles = centre_rectangles(boxes)
     known = np.array([outline is not None for outline in outlines], bool)
     at = np.flatnonzero(known)
-    hits = shapely.STRtree(rectangles).query([outlines[int(i)] for i in at], predicate="intersects")
+    hits = shapely.STRtree(rectangles).query(np.array(outlines, object)[at], predicate="intersects")
     rough = [int(i) for i in np.flatnonzero(~known)]
     unknown = [(i, j) for i in rough for j, box in enumerate(boxes) if near(scenes[i].bbox, box)]
     pairs = np.concatenate([np.stack([at[hits[0]], hits[1]]), np.array(unknown, np.intp).reshape(-1, 2).T], axis=1)

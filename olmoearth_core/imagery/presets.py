@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,6 +66,18 @@ def locate(name: str, root: Path) -> str:
     if preset in PRESETS:
         return elsewhere if at else PRESETS[preset].url
     return name if is_url(name) else join(str(root / "project.yaml"), str(Path(name).expanduser()))
+
+
+def absent_catalogue(named: Named, modalities: Iterable[str], root: Path) -> str | None:
+    """The absolute path of the first catalogue of files that is not on this machine; None where all are, or have URLs.
+
+    Args:
+        named: `imagery.catalogue` of project.yaml.
+        modalities: that are searched.
+        root: the folder that a path starts from.
+    """
+    places = (locate(catalogue_of(named, modality), root) for modality in modalities)
+    return next((place for place in places if not is_url(place) and not Path(place).exists()), None)
 
 
 def token_url(preset: Preset, address: str, catalogue: str, collection: str | None) -> str:

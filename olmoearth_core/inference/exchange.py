@@ -22,8 +22,7 @@ from pydantic import ValidationError
 
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.errors import MappingError, StoreError
-from olmoearth_core.imagery.address import is_url
-from olmoearth_core.imagery.presets import catalogue_of, locate
+from olmoearth_core.imagery.presets import absent_catalogue
 from olmoearth_core.imagery.read import Failure
 from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.inference.job import MapJob
@@ -190,13 +189,12 @@ def _check_catalogue(job: MapJob) -> None:
         MappingError: with the place.
     """
     scenes = read_scenes(job.scenes, job.project.root)
-    for modality in dict.fromkeys(scene.modality for scene in scenes.scenes):
-        place = locate(catalogue_of(scenes.catalogue, modality), job.project.root)
-        if not is_url(place) and not Path(place).exists():
-            raise MappingError(
-                f"{place}: the catalogue is a file that a Dask worker on another machine does not see. Put imagery on "
-                "S3 or https, or into a folder that all machines share; or use --engine processes."
-            )
+    absent = absent_catalogue(scenes.catalogue, {scene.modality for scene in scenes.scenes}, job.project.root)
+    if absent:
+        raise MappingError(
+            f"{absent}: the catalogue is a file that a Dask worker on another machine does not see. Put imagery on "
+            "S3 or https, or into a folder that all machines share; or use --engine processes."
+        )
 
 
 def _place(order: Order, file: str) -> str:

@@ -19,6 +19,7 @@ from olmoearth_core.digest import sha256_file
 from olmoearth_core.errors import MappingError
 from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.mask import without_mask
+from olmoearth_core.imagery.presets import absent_catalogue
 from olmoearth_core.imagery.read import AssetReader, Failure
 from olmoearth_core.imagery.scene import Scene, SceneList, read_scenes
 from olmoearth_core.inference.area import Area, load_areas
@@ -73,6 +74,7 @@ def infer(run: StageRun) -> dict[str, Any]:
     source = config.map.area
     areas = load_areas(run.files[source], source, crs=config.imagery.crs, resolution=config.imagery.resolution)
     check_coverage(areas, scenes.scenes, source)
+    check_catalogue(scenes, run.project.root)
     for sentence in without_mask(scenes.scenes, config.imagery.cloud_mask):
         run.progress.note(f"Warning: {sentence}")
     device = device_of(run.engine)
@@ -160,6 +162,19 @@ def check_coverage(areas: Sequence[Area], scenes: Sequence[Scene], source: str) 
         raise MappingError(
             f"{source}: the area (west, south, east, north: {extents[0]}) lies outside the imagery ({extents[1]}). "
             "Correct map.area, or take a catalogue that covers it."
+        )
+
+
+def check_catalogue(scenes: SceneList, root: Path) -> None:
+    """Refuse a scene list whose catalogue is gone from this machine: every tile would come out empty.
+
+    Raises:
+        MappingError: with the place.
+    """
+    if absent := absent_catalogue(scenes.catalogue, {scene.modality for scene in scenes.scenes}, root):
+        raise MappingError(
+            f"{absent}: the catalogue is not there any more, and so none of the files that the scene list names. Put "
+            "it back, or give its new place in imagery.catalogue."
         )
 
 

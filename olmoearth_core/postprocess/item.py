@@ -1,4 +1,4 @@
-"""The map as a STAC Item: where, when, which classes, made of what, and the checksum of each file."""
+"""A map, or another product, as a STAC Item: where, when, which classes, made of what, the checksum of each file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def map_item(
     assets: Mapping[str, Product],
     provenance: Mapping[str, str],
 ) -> pystac.Item:
-    """Describe the products in `folder`; hrefs are relative to it, no time of making is told.
+    """Describe the products of a map; as `product_item`, with a link to its provenance.
 
     Args:
         folder: with the files that the Item names.
@@ -66,10 +66,54 @@ def map_item(
         assets: key -> product, as `class_assets` or `value_assets` gives them.
         provenance: project, stage key, digest of the weights, as in the tags of the map.
     """
+    item = product_item(
+        folder,
+        identity=map_id,
+        title=title,
+        anchor=anchor,
+        span=span,
+        outline=outline,
+        box=box,
+        assets=assets,
+        lineage="Composites of satellite imagery, seen window by window by a fine-tuned encoder, blended where windows "
+        "overlap. `olmoearth audit map.tif` tells the scenes, data and model.",
+        provenance=provenance,
+    )
+    item.add_link(pystac.Link("describedby", PROVENANCE, "application/vnd.in-toto+json", "Signed provenance"))
+    return item
+
+
+def product_item(
+    folder: Path,
+    *,
+    identity: str,
+    title: str,
+    anchor: date,
+    span: tuple[date, date],
+    outline: BaseGeometry,
+    box: PixelBox,
+    assets: Mapping[str, Product],
+    lineage: str,
+    provenance: Mapping[str, str],
+) -> pystac.Item:
+    """Describe files in `folder`; hrefs are relative to it, no time of making is told.
+
+    Args:
+        folder: with the files that the Item names.
+        identity: its id.
+        title: for people.
+        anchor: the date that it is for.
+        span: [start, end) of the imagery.
+        outline: of what is described, in degrees, within -180 to 180.
+        box: extent of the rasters.
+        assets: key -> product; its checksum is taken here where its fields do not hold it.
+        lineage: how it was made, for people.
+        provenance: what it was made of, as properties `olmoearth:<key>`.
+    """
     geometry = outline if shapely.get_num_coordinates(outline) <= MAX_POINTS else hull(outline)
     geometry = shapely.orient_polygons(shapely.set_precision(geometry, 1e-7))  # about a centimetre
     item = pystac.Item(
-        id=map_id,
+        id=identity,
         geometry=_plain(mapping(geometry)),
         bbox=bbox(geometry),
         datetime=_midnight(anchor),
@@ -79,21 +123,19 @@ def map_item(
             "title": title,
             "attribution": f"Contains modified Copernicus Sentinel data {_years(span)}",
             "processing:level": "L4",
-            "processing:lineage": (
-                "Composites of satellite imagery, seen window by window by a fine-tuned encoder, blended where "
-                "windows overlap. `olmoearth audit map.tif` tells the scenes, data and model."
-            ),
+            "processing:lineage": lineage,
             **_projection(box),
             **{f"olmoearth:{key}": value for key, value in provenance.items()},
         },
         stac_extensions=EXTENSIONS,
     )
-    item.add_link(pystac.Link("describedby", PROVENANCE, "application/vnd.in-toto+json", "Signed provenance"))
     for key, (name, asset_title, roles, fields) in assets.items():
         path = folder / name
         media_type = str(fields["type"])
         told = {name: value for name, value in fields.items() if name != "type"}
-        told |= {"file:size": path.stat().st_size, "file:checksum": f"1220{sha256_file(path)}"}  # multihash: sha2-256
+        told["file:size"] = path.stat().st_size
+        if "file:checksum" not in told:
+            told["file:checksum"] = multihash(sha256_file(path))
         item.add_asset(key, pystac.Asset(f"./{name}", asset_title, None, media_type, roles, told))
     return item
 
@@ -174,6 +216,11 @@ def value_assets(
         "values": ("values.csv", "Mean and spread over the area", ["metadata"], {"type": "text/csv"}),
         "preview": PREVIEW,
     }
+
+
+def multihash(sha256: str) -> str:
+    """A sha256 as `file:checksum` has it."""
+    return f"1220{sha256}"
 
 
 def _raster(dtype: str, nodata: int, resolution: float) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class Mapped:
                 outline=outlines[zone.crs],
                 box=zone.box,
                 assets=assets if zone.only else _of_zone(assets, zone),
-                provenance=self.provenance,
+                provenance={"map_id": self.identity, **self.provenance},
             )
             write_item(self.run.out / zone.named(ITEM), item)
 

@@ -15,6 +15,8 @@ from registry.errors import AuditError
 from registry.fingerprint import pixels_sha256, tags_of
 
 MAP_ID, PREFIX = "OLMOEARTH_MAP_ID", "OLMOEARTH_"
+ENCODER = "OLMOEARTH_ENCODER"
+"""What embeddings have, and no map."""
 ITEM_PREFIX = "olmoearth:"
 """What our properties of a STAC Item begin with: `olmoearth:model` says what the tag OLMOEARTH_MODEL says."""
 LARGEST_ITEM = 16 * 2**20
@@ -135,4 +137,6 @@ def _item_claims(path: Path) -> dict[str, str]:
         for name, value in properties.items()
         if name.startswith(ITEM_PREFIX)
     }
-    return {MAP_ID: str(item.get("id")), **told} if told else {}
+    if not told or ENCODER in told:  # embeddings are no map
+        return told
+    return {MAP_ID: str(item.get("id")), **told}  # the Item of one zone has an id of its own, and names the map

@@ -40,8 +40,7 @@ def keep_run(workspace: Workspace, project: Project, result: StageResult, code: 
         The columns of the run that name what they alone know: store, project_sha256, code_sha256.
 
     Raises:
-        ArtifactError: the store cannot be reached or refuses.
-        StoreError: its disk is full.
+        StoreError: the store cannot be reached, refuses, or is full.
     """
     store, manifest = store_of(workspace), result.manifest
     for path in _inputs(project, manifest):

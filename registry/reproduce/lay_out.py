@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from olmoearth_core.again.recipe import DATASET, INPUTS, MODEL, TRAINING, Recipe, Recorded, write_recipe
-from olmoearth_core.errors import CoreError
+from olmoearth_core.errors import CoreError, StoreError
 from olmoearth_core.imagery.address import is_url
 from olmoearth_core.imagery.presets import locate
-from olmoearth_core.manifest import MANIFEST, Manifest, damage
+from olmoearth_core.manifest import MANIFEST, damage, read_manifest
+from olmoearth_core.objects import open_objects
 from olmoearth_core.project import PROJECT_FILE, load_project
 from olmoearth_core.stages import STAGES
 from olmoearth_core.store import write_bytes
@@ -25,7 +26,6 @@ from registry.errors import ArtifactError, ModelError, ReproduceError, Versionin
 from registry.inputs import places_of, was_fetched
 from registry.mlflow.models import artifact_folder, find_model
 from registry.outputs import find_output
-from registry.places import open_place
 from registry.reproduce.behind import Behind
 from registry.reproduce.kept import PLAN
 from registry.reproduce.sources import Sources
@@ -188,17 +188,18 @@ def _read_model(source: str, name: str, digest: str, target: Path) -> bool:
     Raises:
         ArtifactError: the place cannot be reached, or has other files than were recorded.
     """
-    place, inner = open_place(source), f"artifacts/{name}"
-    if not place.read(f"{inner}/{MANIFEST}", target / MANIFEST):
-        return False
+    inner = f"artifacts/{name}"
     try:
-        manifest = Manifest.model_validate_json((target / MANIFEST).read_bytes())
-    except ValueError:
-        manifest = None
-    if manifest is None or manifest.outputs_digest != digest:
-        raise ArtifactError(f"{source}: its {MANIFEST} is not that of the recorded model {digest[:16]}.")
-    for file in manifest.outputs:
-        place.read(f"{inner}/{file}", target / file)
+        objects = open_objects(source)
+        if not objects.copy(f"{inner}/{MANIFEST}", target / MANIFEST):
+            return False
+        manifest = read_manifest(target)
+        if manifest is None or manifest.outputs_digest != digest:
+            raise ArtifactError(f"{source}: its {MANIFEST} is not that of the recorded model {digest[:16]}.")
+        for file in manifest.outputs:
+            objects.copy(f"{inner}/{file}", target / file)
+    except StoreError as error:
+        raise ArtifactError(str(error)) from error
     if wrong := damage(target, manifest):
         raise ArtifactError(f"{source}: {'; '.join(wrong[:3])}.")
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pystac
 import pytest
 import rasterio
 import shapely
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pyproj import Transformer
+from rasterio.warp import transform_bounds
 from rasters import CRS, TOP
 from rio_cogeo.cogeo import cog_validate
 from smallmap import clouds, infer_run, metres, small_project, square
@@ -154,6 +157,33 @@ def test_files_are_cogs_that_say_what_they_are(result: StageResult) -> None:
     about = json.loads((result.folder / "embeddings.json").read_bytes())
     assert about["dimensions"] == 128
     assert about["weights"]["source"] == "random"
+
+
+def test_they_are_valid_stac(result: StageResult) -> None:
+    from jsonschema import Draft7Validator
+    from pystac.validation.local_validator import get_local_schema_cache
+    from referencing import Registry, Resource
+
+    schemas = get_local_schema_cache()
+    registry = Registry().with_resources([(uri, Resource.from_contents(s)) for uri, s in schemas.items()])
+    paths = sorted(result.folder.glob("item_*.json"))
+    assert len(paths) == len(read_plan(result.folder).tiles) > 1
+    for kind, path in (("item", paths[0]), ("collection", result.folder / "collection.json")):
+        schema = next(schema for uri, schema in schemas.items() if uri.endswith(f"/{kind}.json"))
+        content = json.loads(path.read_text())
+        assert [error.message for error in Draft7Validator(schema, registry=registry).iter_errors(content)] == []
+    items = list(pystac.Collection.from_file(str(result.folder / "collection.json")).get_items())
+    assert len(items) == len(paths)
+    for item in items:
+        asset = item.assets["embeddings"]
+        path = Path(asset.get_absolute_href() or "")
+        assert asset.ext.file.checksum == "1220" + hashlib.sha256(path.read_bytes()).hexdigest()
+        with rasterio.open(path) as source:
+            assert item.properties["proj:shape"] == list(source.shape)
+            assert item.ext.proj.transform == list(source.transform)[:6]
+            assert len(asset.extra_fields["bands"]) == source.count
+            corners = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
+        assert item.bbox == pytest.approx(corners, abs=1e-6)
 
 
 def test_what_is_finished_is_kept_after_a_kill(project: Project, result: StageResult) -> None:

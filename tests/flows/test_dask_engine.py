@@ -220,7 +220,7 @@ def test_an_exchange_that_refuses(
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     with pytest.raises(StoreError, match=said) as refused:
         infer(replace(infer_run(project, tmp_path), engine=DaskEngine(exchange)))
-    assert "Check OLMOEARTH_EXCHANGE" in str(refused.value)
+    assert "Check this address in the OLMOEARTH_* settings" in str(refused.value)
 
 
 def test_a_scheduler_that_does_not_answer(

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from smallmap import checksums, clouds, infer_run, small_project
+from zonemap import ZONES, zone_project
 
 from olmoearth_core.errors import CheckpointError, MappingError
 from olmoearth_core.inference.engines import LOSSES, Ledger
 from olmoearth_core.inference.infer import infer
 from olmoearth_core.inference.job import MapJob
-from olmoearth_core.inference.plan import Plan, Tile, batch_sizes
+from olmoearth_core.inference.plan import Plan, Tile, batch_sizes, read_plan
 from olmoearth_core.inference.processes import Processes
 from olmoearth_core.inference.product import TileRecord
 from olmoearth_core.inference.worker import Outcome
@@ -70,6 +71,15 @@ def test_processes_make_the_same_bytes(project: Project, alone: dict[str, str], 
     infer(replace(infer_run(project, tmp_path), engine=Processes(2)))
     assert checksums(tmp_path) == alone
     assert not children()
+
+
+def test_processes_make_the_same_bytes_in_two_zones(tmp_path: Path) -> None:
+    project = zone_project(tmp_path / "project", tile_size=256)
+    one, two = tmp_path / "one", tmp_path / "two"
+    infer(infer_run(project, one))
+    infer(replace(infer_run(project, two), engine=Processes(2)))
+    assert read_plan(two).zones == ZONES
+    assert checksums(two) == checksums(one)
 
 
 def test_a_killed_process_loses_only_its_tiles(project: Project, alone: dict[str, str], tmp_path: Path) -> None:

@@ -164,6 +164,22 @@ def test_a_folder_keeps_what_it_is_given(tmp_path: Path) -> None:
     objects.put("a/b", b"one")
     objects.put("a/b", b"two")
     assert objects.get("a/b") == b"two"
+    assert (objects.size("a/b"), objects.size("a/c"), objects.size("a/b/c")) == (3, None, None)
     objects.remove("a/b")
     objects.remove("a/b")
     assert objects.get("a/b") is None
+
+
+def test_a_folder_takes_and_gives_files(tmp_path: Path) -> None:
+    objects = open_objects((tmp_path / "of all").as_uri())
+    (tmp_path / "source").write_bytes(b"one")
+    objects.put("a/b", tmp_path / "source")
+    assert not objects.copy("a/c", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+    assert objects.copy("a/b", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"one" == (tmp_path / "of all" / "a" / "b").read_bytes()
+
+
+def test_another_kind_of_place_is_refused() -> None:
+    with pytest.raises(StoreError, match=r"gs://bucket/x: cannot be used; it must be a folder, or s3://"):
+        open_objects("gs://bucket/x")

@@ -247,6 +247,27 @@ def test_an_area_outside_the_imagery_is_refused(project: Project, tmp_path: Path
     assert not list((tmp_path / "tiles").glob("*.tif"))
 
 
+def test_a_catalogue_that_is_gone_since_its_search_is_told(project: Project, tmp_path: Path) -> None:
+    run = infer_run(project, tmp_path)
+    (project.root / "imagery").rename(project.root / "elsewhere")
+    try:
+        with pytest.raises(MappingError, match=r"imagery/catalog\.json: the catalogue is not there any more"):
+            infer(run)
+    finally:
+        (project.root / "elsewhere").rename(project.root / "imagery")
+
+
+def test_where_no_asset_can_be_read_the_map_is_nodata_and_says_so(tmp_path: Path) -> None:
+    project = small_project(tmp_path, area=square(16, 16, 20, 20))
+    run = infer_run(project, tmp_path / "tiles")
+    for path in (tmp_path / "imagery").rglob("*.tif"):
+        path.unlink()
+    summary = infer(run)
+    assert summary["mapped_pixels"] == 0
+    assert {Path(failure["asset"]).stem for failure in summary["failed_assets"]}
+    assert summary["empty_tiles"]
+
+
 def test_a_model_of_other_classes_is_refused(project: Project, tmp_path: Path) -> None:
     task = project.config.task
     fewer = Project(

@@ -22,6 +22,7 @@ from objectstore import KEY, PRIVATE, SECRET, client, object_store, upload
 from sqlalchemy import make_url
 
 from flows.reproduce import reproduce
+from olmoearth_core.errors import StoreError
 from olmoearth_core.machine import packages
 from olmoearth_core.progress import Silent
 from registry.errors import ArtifactError, RegistryError
@@ -120,8 +121,10 @@ def test_a_store_that_refuses_or_has_other_bytes_is_named(
         fetch([store], digest, tmp_path / "other")
     assert not (tmp_path / "other").exists()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(ArtifactError, match=r"s3://imagery/kept/objects: .*Check the AWS_\* settings"):
+    with pytest.raises(StoreError, match=r"s3://imagery/kept/objects/.*: these credentials may not use it"):
         keep(store, b"another")
+    with pytest.raises(ArtifactError, match=r"s3://imagery/kept/objects/.*: these credentials may not use it"):
+        fetch([store], digest, tmp_path / "other")
 
 
 @pytest.mark.verify
