@@ -12,7 +12,7 @@ from shapely.geometry import box, mapping, shape
 from smallmap import square
 from zonemap import write_degrees
 
-from registry.audit import audit
+from registry.audit.audit import audit
 from registry.workspace import Workspace
 
 
