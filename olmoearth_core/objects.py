@@ -52,7 +52,12 @@ class Folder:
 
     def put(self, name: str, content: bytes) -> None:
         """As of `Objects`."""
-        write_bytes(self._path(name), content)
+        try:
+            write_bytes(self._path(name), content)
+        except FileNotFoundError as error:  # where no folder can be made: /proc, a share that went away
+            raise StoreError(
+                f"{self.address}: no folder can be made there. Check the place and its permissions."
+            ) from error
 
     def get(self, name: str) -> bytes | None:
         """As of `Objects`."""
