@@ -48,9 +48,11 @@ def project_folder(named: Path) -> Path:
             f"{named}: climbs out of this folder. Name a folder below it, an absolute path, or go there first (cd)."
         )
     try:
-        return named.expanduser().resolve()
+        folder = named.expanduser().resolve()
+        folder.exists()  # a name that is too long is found out by asking
     except (RuntimeError, OSError, ValueError) as error:
         raise ProjectError(f"{str(named)[:80]!r}: cannot be a folder ({str(error)[:80]}). Name another.") from error
+    return folder
 
 
 def start_project(named: Path, template: str, answers: Answers, workspace: Workspace) -> Started:

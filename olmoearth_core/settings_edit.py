@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from olmoearth_core.errors import ProjectError
+from olmoearth_core.settings_file import read_settings
 
 _ESCAPED = re.compile(f"{yaml.reader.Reader.NON_PRINTABLE.pattern}|[\x85\u2028\u2029]")
 """What YAML refuses, or takes for the end of a line."""
@@ -166,8 +167,8 @@ def quoted(text: str) -> str:
 
 
 def _plainly(text: str) -> bool:
-    """Without quotes YAML takes it for this text, on one line and as a key as well."""
+    """Without quotes YAML 1.1 and our reader (1e5 is a number) take it for this text, on one line and as a key too."""
     try:
-        return bool(yaml.safe_load(text) == text)
-    except yaml.YAMLError:
+        return bool(yaml.safe_load(text) == text == read_settings(f"key: {text}", "text")["key"])
+    except (yaml.YAMLError, ProjectError):
         return False

@@ -18,7 +18,7 @@ from olmoearth_core.errors import CoreError, StoreError
 PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "database or disk is full")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -80,7 +80,8 @@ def back_up(workspace: Workspace, file: Path, progress: Progress) -> Backup:
         for part in FOLDERS:
             for path in _files(Path(places[part])):
                 name = f"{part}/{path.relative_to(places[part]).as_posix()}"
-                listed[name] = _add(archive, name, path)
+                with suppress(FileNotFoundError):  # written beside its name, and renamed by now: no row names it yet
+                    listed[name] = _add(archive, name, path)
                 advance(1)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         told = {
@@ -217,22 +218,25 @@ def _unpack(file: Path, folder: Path, progress: Progress) -> dict[str, Any]:
         BackupError: the file is damaged, cut off, or no backup.
     """
     try:
-        with tarfile.open(file) as archive, progress.bar("restoring", None) as advance:
+        # never unpacked from a compressed file: a small one could fill the disk before its list is read
+        with tarfile.open(file, "r:") as archive, progress.bar("restoring", None) as advance:
             for entry in archive:
                 archive.extract(entry, folder, filter="data")
                 advance(1)
         content = (folder / LIST).read_bytes()
         sealed = (folder / SEAL).read_text() == hashlib.sha256(content).hexdigest()
-        told: dict[str, Any] = json.loads(content) if sealed else {}
+        told = json.loads(content) if sealed else {}
     except FileNotFoundError as error:
         missing = Path(error.filename or file)
         if missing == file:
             raise BackupError(f"{file}: no such file.") from error
         raise BackupError(f"{file}: has no {missing.name}: it is cut off, or no backup of a workspace.") from error
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, IsADirectoryError) as error:
         raise BackupError(f"{file}: not a whole backup of a workspace ({error}).") from error
-    if told.get("schema_version") != SCHEMA_VERSION:
+    if not _is_list(told):
         raise BackupError(f"{file}: its list of files is damaged, or of another version of the platform.")
+    if not (folder / REGISTRY).is_file():
+        raise BackupError(f"{file}: has no {REGISTRY}: it is no backup of a workspace.")
     for name in (LIST, SEAL):
         (folder / name).unlink()
     wrong = [name for name, entry in told["files"].items() if not _is(folder / name, entry)]
@@ -241,7 +245,25 @@ def _unpack(file: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     ].keys()
     if wrong or strange:
         raise BackupError(f"{file}: is damaged: {', '.join([*wrong, *sorted(strange)][:3])}. Nothing was restored.")
-    return told
+    whole: dict[str, Any] = told
+    return whole
+
+
+def _is_list(told: Any) -> bool:
+    """Whether this is a list of files as `back_up` writes it; whoever can seal one can write another."""
+    if not isinstance(told, dict) or told.get("schema_version") != SCHEMA_VERSION:
+        return False
+    places, listed = told.get("places"), told.get("files")
+    return (
+        isinstance(told.get("created"), str)
+        and isinstance(places, dict)
+        and all(isinstance(places.get(part), str) for part in (REGISTRY, MLFLOW, ARTIFACTS, DATASETS))
+        and isinstance(listed, dict)
+        and all(
+            isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
+            for entry in listed.values()
+        )
+    )
 
 
 def _is(path: Path, entry: dict[str, Any]) -> bool:
@@ -251,8 +273,11 @@ def _is(path: Path, entry: dict[str, Any]) -> bool:
 def _check_database(file: Path, path: Path) -> None:
     if not path.is_file():
         return
-    with closing(sqlite3.connect(path)) as database:
-        (answer,) = database.execute("PRAGMA integrity_check").fetchone()
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            (answer,) = database.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.Error as error:
+        answer = str(error)
     if answer != "ok":
         raise BackupError(f"{file}: {path.name} in it is damaged ({answer}). Nothing was restored.")
 

@@ -9,6 +9,7 @@ import yaml
 
 from olmoearth_core.errors import ProjectError
 from olmoearth_core.settings_edit import set_keys
+from olmoearth_core.settings_file import read_settings
 
 BLOCK = """\
 name: shore          # ours
@@ -109,3 +110,10 @@ def test_what_cannot_be_changed_safely_is_refused() -> None:
         set_keys("a: &b {encoder: x}\nmodel: *b\n", "model", {"encoder": "v1"})
     with pytest.raises(ProjectError, match="the section 'model' holds no keys"):
         set_keys("model: [1]\n", "model", {"encoder": "v1"})
+
+
+@pytest.mark.parametrize("name", ["1e5", "1.5e3", "yes", "0x1f", "1_000", "12:30", "null", "True", "~", "2024-05-01"])
+def test_a_word_that_yaml_takes_for_something_else_is_quoted(name: str) -> None:
+    text = set_keys(TASK, "task", {"classes": [{"name": name, "color": "#ffffff"}]})
+    assert yaml.safe_load(text)["task"]["classes"][0]["name"] == name
+    assert read_settings(text, "project.yaml")["task"]["classes"][0]["name"] == name

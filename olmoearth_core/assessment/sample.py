@@ -251,9 +251,9 @@ def _write_layers(path: Path, design: Design) -> None:
     made = path.with_name(f".{path.stem}.made.gpkg")  # GDAL wants the proper ending while it writes
     made.unlink(missing_ok=True)
     try:
-        gpd.GeoDataFrame(blank, geometry=points, crs="EPSG:4326").to_file(made, layer="sample", driver="GPKG")
-        gpd.GeoDataFrame({"id": ids}, geometry=pixels, crs="EPSG:4326").to_file(made, layer="pixels", driver="GPKG")
         with whole_file(path) as partial:
+            gpd.GeoDataFrame(blank, geometry=points, crs="EPSG:4326").to_file(made, layer="sample", driver="GPKG")
+            gpd.GeoDataFrame({"id": ids}, geometry=pixels, crs="EPSG:4326").to_file(made, layer="pixels", driver="GPKG")
             made.replace(partial)
     finally:
         made.unlink(missing_ok=True)

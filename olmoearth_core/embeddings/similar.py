@@ -305,6 +305,9 @@ def _write_places(path: Path, places: gpd.GeoDataFrame) -> None:
 
     made = path.with_name(f".{path.name}.made.gpkg")  # GDAL wants the proper ending while it writes
     made.unlink(missing_ok=True)
-    places.to_file(made, layer="places", driver="GPKG")
-    with whole_file(path) as partial:
-        made.replace(partial)
+    try:
+        with whole_file(path) as partial:
+            places.to_file(made, layer="places", driver="GPKG")
+            made.replace(partial)
+    finally:
+        made.unlink(missing_ok=True)

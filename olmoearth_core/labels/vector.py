@@ -14,7 +14,7 @@ import numpy as np
 import pyogrio
 import shapely
 from pyproj import CRS
-from pyproj.exceptions import ProjError
+from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry.base import BaseGeometry
 
 from olmoearth_core.errors import LabelError
@@ -96,7 +96,13 @@ def read_vector(path: Path, source: str) -> VectorFile:
         raise LabelError(
             f"{source}: states no CRS. Save it with one (in QGIS: Export > Save Features As), or as GeoJSON in degrees."
         )
-    crs = CRS.from_user_input(meta["crs"])
+    try:
+        crs = CRS.from_user_input(meta["crs"])
+    except CRSError as error:
+        raise LabelError(
+            f"{source}: states the CRS {meta['crs']}, which is no CRS of places on Earth. "
+            "Save it in degrees (EPSG:4326)."
+        ) from error
     geometries = shapely.from_wkb(wkb, on_invalid="ignore")
     if reason := impossible(crs, geometries):
         raise LabelError(f"{source}: {reason}")
@@ -207,6 +213,12 @@ def impossible(crs: CRS, geometries: np.ndarray) -> str:
     extent = f"coordinates reach from ({left:.6g}, {bottom:.6g}) to ({right:.6g}, {top:.6g})"
     in_degrees = left >= -180 and right <= 180 and bottom >= -90 and top <= 90
     if crs.is_geographic and not in_degrees and not np.isnan(left):
+        if max(-left, right) <= 360 and max(-bottom, top) <= 90:
+            beyond, same = (right, right - 360) if right > 180 else (left, left + 360)
+            return (
+                f"{extent}, but its CRS {crs.name} has longitudes from -180 to 180. Write those beyond from the other "
+                f"side: {same:.6g} in place of {beyond:.6g}."
+            )
         return (
             f"{extent}, but its CRS {crs.name} is in degrees (-180 to 180, -90 to 90). "
             "They look like metres: state the CRS they are in, or save the file in degrees (EPSG:4326)."

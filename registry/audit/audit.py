@@ -133,14 +133,13 @@ def _sentence(name: str, verdict: Verdict, checks: list[Check]) -> str:
 
 
 def _unknown(workspace: Workspace, thing: Thing) -> str:
+    here = f"the registry of this workspace ({workspace.shown_registry})"
     claimed = thing.claims.get(MAP_ID)
     if claimed is not None:
         return (
-            f"{thing.path}: says that it is the map {claimed}, which the registry of this workspace ({workspace.home}) "
-            "does not know. It is of another workspace (set OLMOEARTH_HOME or OLMOEARTH_REGISTRY_URL), or its tags are "
-            "forged."
+            f"{thing.path}: says that it is the map {claimed}, which {here} does not know. It is of another workspace "
+            "(set OLMOEARTH_HOME or OLMOEARTH_REGISTRY_URL), or its tags are forged."
         )
-    here = f"the registry of this workspace ({workspace.shown_registry})"
     if thing.path is None:
         return (
             f"{thing.asked}: no such file, and {here} knows no map, scene, label file, model (name/version), base "

@@ -40,8 +40,14 @@ class Thing:
         Raises:
             AuditError: a path that is not there.
         """
-        path = Path(asked).expanduser().absolute()
-        if str(asked).strip() and path.exists():
+        try:
+            path = Path(asked).expanduser().absolute()
+            there = bool(str(asked).strip()) and path.exists()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise AuditError(f"{str(asked)[:80]!r}: cannot be a file or a name ({str(error)[:80]}).") from error
+        if there and not (path.is_file() or path.is_dir()):
+            raise AuditError(f"{path}: is neither a file nor a folder. Name a map's file, or its folder.")
+        if there:
             return cls(str(asked), path)
         if isinstance(asked, Path):
             raise AuditError(

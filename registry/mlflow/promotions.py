@@ -168,8 +168,9 @@ def disagreement(registry: Registry, project: str) -> str | None:
     found = None if now is None else now.version
     if recorded == found:
         return None
+    has, meant = (f"version {version}" if version is not None else "no version" for version in (found, recorded))
     return (
-        f"MLflow's champion of {project} is version {found}, the last recorded promotion made it version {recorded}: "
+        f"MLflow's champion of {project} is {has}, the last recorded promotion made it {meant}: "
         "somebody moved the alias in MLflow. Promote or roll back with `olmoearth models`, so that it is on record."
     )
 

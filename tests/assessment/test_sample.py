@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
+from smallmap import full_disk
 from typer.testing import CliRunner
 
 from flows.cli.app import app
 from olmoearth_core.assessment.assess import assess
 from olmoearth_core.assessment.sample import draw, map_files, read_design
-from olmoearth_core.errors import MappingError
+from olmoearth_core.errors import MappingError, StoreError
 
 CLASSES = ["water", "forest", "bare & built"]
 
@@ -233,6 +234,13 @@ def test_a_map_that_changed_since_is_refused(map_path: Path, tmp_path: Path) -> 
         assess(folder)
     map_path.unlink()
     assert "not there any more" in assess(folder)["notes"][0]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_sample(map_path: Path, tmp_path: Path) -> None:
+    with full_disk(5000), pytest.raises(StoreError, match="the disk is full"):
+        draw([map_path], tmp_path / "sample", size=60)
+    assert not [path for path in (tmp_path / "sample").rglob("*") if path.suffix == ".gpkg"]
+    assert len(draw([map_path], tmp_path / "sample", size=60).units) >= 60
 
 
 def test_the_commands(map_path: Path, tmp_path: Path) -> None:

@@ -108,9 +108,11 @@ def test_a_name_that_is_deployed_for_another_folder(server: Server, tmp_path: Pa
 
 def test_without_a_server_there_is_nothing_to_deploy_on(home: Path, project: Path) -> None:
     server = Server(home, project)
+    server.environment["PREFECT_API_URL"] = "http://user:secret@127.0.0.1:9/api"
     refused = server.olmoearth("deploy", project)
     assert refused.code == 1
-    assert "does not answer" in refused.err
+    assert "PREFECT_API_URL http://127.0.0.1:9/api does not answer" in refused.err
+    assert "secret" not in refused.err
     del server.environment["PREFECT_API_URL"]
     refused = server.olmoearth("deploy", project)
     assert refused.code == 1

@@ -61,6 +61,7 @@ def test_a_new_project_is_whole(tmp_path: Path, olmoearth: Run) -> None:
         (["x", "--labels", "gone.gpkg"], "gone.gpkg: no such file"),
         (["x", "--date", "someday"], "--date someday: expected a date like"),
         (["X y"], "cannot be a name"),
+        (["x" * 300], "cannot be a folder"),
     ],
 )
 def test_what_cannot_begin_is_told_in_one_sentence(

@@ -84,6 +84,11 @@ def test_what_decides_no_pixel_is_no_reason_to_compute_again(job: MapJob, tmp_pa
     assert send(replace(job, plan=job.plan.model_copy(update={"threads": 7})), exchange, "run").rule != order.rule
 
 
+def test_a_place_where_no_folder_can_be_made_is_told(job: MapJob) -> None:
+    with pytest.raises(StoreError, match=r"/proc/nope: no folder can be made there\. Check the place"):
+        send(job, "/proc/nope", "run")
+
+
 def test_a_full_disk_at_home_loses_nothing(job: MapJob, bench: Bench, tmp_path: Path) -> None:
     order = send(job, str(tmp_path / "exchange"), "run")
     tile = job.plan.tiles[0]

@@ -186,6 +186,20 @@ def test_metres_that_are_called_degrees(tmp_path: Path) -> None:
     assert "look like metres" in message
 
 
+def test_longitudes_beyond_180(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    ring = [[179.9, 1], [180.25, 1], [180.25, 1.1], [179.9, 1.1], [179.9, 1]]
+    write_raw(tmp_path, [feature({"type": "Polygon", "coordinates": [ring]})])
+    assert "-179.75 in place of 180.25" in refusal(tmp_path)
+
+
+def test_a_crs_that_is_of_no_place_on_earth(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::5800"}}
+    write_raw(tmp_path, [feature(GOOD)], crs=crs)
+    assert "EPSG:5800, which is no CRS of places on Earth" in refusal(tmp_path)
+
+
 def test_degrees_that_are_called_metres(tmp_path: Path) -> None:
     write_shore(tmp_path)
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32631"}}

@@ -147,6 +147,16 @@ def test_a_map_of_another_workspace(house: House, tmp_path: Path) -> None:
     assert report.verdict == "unknown"
     assert not report.verified
     assert "another workspace" in report.sentence
+    assert str(tmp_path / "home" / "registry.db") in report.sentence
+
+
+@pytest.mark.parametrize(
+    ("thing", "words"), [("a" * 5000, "cannot be a file or a name"), ("/dev/zero", "neither a file nor a folder")]
+)
+def test_what_can_be_nothing_is_told_in_one_sentence(house: House, thing: str, words: str) -> None:
+    with pytest.raises(AuditError, match=words) as refused:
+        house.audit(thing)
+    assert len(str(refused.value)) < 250
 
 
 def test_a_file_that_is_no_raster(house: House, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 import shutil
 import sqlite3
 import tarfile
 import threading
 from contextlib import closing
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import smallrun
@@ -16,6 +21,7 @@ import smallrun
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import StageResult
+from registry import backup
 from registry.audit.audit import audit
 from registry.backup import back_up, restore
 from registry.context import RunContext
@@ -159,6 +165,82 @@ def test_a_file_that_wants_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="not a whole backup"):
         restore(Workspace.at(tmp_path / "new"), tmp_path / "house.tar", Silent())
     assert not (tmp_path / "evil-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": []}, "list of files is damaged"),
+        ({"files": {"registry.db": {"bytes": 5}}}, "list of files is damaged"),
+        ({"places": None}, "list of files is damaged"),
+        (None, "list of files is damaged"),
+        ({"registry.db": b"no database" * 99}, r"registry\.db in it is damaged"),
+        ({"mlflow.db": b"no database" * 99}, r"mlflow\.db in it is damaged"),
+        ({"registry.db": b""}, r"has no registry\.db"),
+    ],
+)
+def test_a_sealed_file_that_no_backup_wrote_restores_nothing(
+    tmp_path: Path, change: dict[str, Any] | None, words: str
+) -> None:
+    contents = {"registry.db": b"", "mlflow.db": b""}
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as database:
+        database.execute("CREATE TABLE some (id INTEGER)")
+    contents = dict.fromkeys(contents, (tmp_path / "empty.db").read_bytes())
+    told: Any = None
+    if change is not None:
+        contents |= {name: content for name, content in change.items() if name in contents}
+        contents = {name: content for name, content in contents.items() if content}
+        listed = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        }
+        places = dict.fromkeys(("registry.db", "mlflow.db", "artifacts", "dvc-remote"), "/somewhere")
+        told = {"schema_version": 1, "created": "2024-05-01", "places": places, "files": listed}
+        told |= {name: value for name, value in change.items() if name in told}
+    content = json.dumps(told).encode()
+    contents |= {"backup.json": content, "backup.sha256": hashlib.sha256(content).hexdigest().encode()}
+    _write_tar(tmp_path / "house.tar", contents)
+    with pytest.raises(BackupError, match=words):
+        restore(Workspace.at(tmp_path / "new"), tmp_path / "house.tar", Silent())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db", "house.tar"], "nothing is left behind"
+
+
+def _write_tar(file: Path, contents: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+
+
+def test_a_compressed_file_and_a_folder_are_no_backup(tmp_path: Path) -> None:
+    """A compressed file could grow to any size before its list of files is read."""
+    workspace, file = Workspace.at(tmp_path / "home"), tmp_path / "house.tar"
+    open_registry(workspace).close()
+    back_up(workspace, file, Silent())
+    (tmp_path / "house.tar.gz").write_bytes(gzip.compress(file.read_bytes()))
+    for name in ("house.tar.gz", "home"):
+        with pytest.raises(BackupError, match="not a whole backup"):
+            restore(Workspace.at(tmp_path / "new"), tmp_path / name, Silent())
+
+
+def test_a_file_that_goes_while_it_is_backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC and MLflow write beside the name and rename: what is gone by its turn was nothing that a row names."""
+    workspace = Workspace.at(tmp_path / "home")
+    open_registry(workspace).close()
+    (Path(workspace.artifacts) / "m").mkdir(parents=True)
+    for name in ("kept", "gone"):
+        (Path(workspace.artifacts) / "m" / name).write_text(name)
+    listed = backup._files
+    monkeypatch.setattr(backup, "_files", lambda folder: [path for path in listed(folder) if _leaves(path) or True])
+    made = back_up(workspace, tmp_path / "house.tar", Silent())
+    assert made.files == 2
+    assert restore(Workspace.at(tmp_path / "new"), tmp_path / "house.tar", Silent()).files == 2
+
+
+def _leaves(path: Path) -> None:
+    if path.name == "gone":
+        path.unlink()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
