@@ -7,15 +7,17 @@ them. Told is kept in the project's state, so that what cannot be trained today 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flows.champion import mapping_model
+from flows.monitoring import newest_drift
+from flows.notify import wanted
+from flows.told import was_told, write_told
 from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.monitoring.drift import DriftReport
+from olmoearth_core.monitoring.lineage import maps, trained_since
 from olmoearth_core.project import Project
 from olmoearth_core.stages import label_files
-from olmoearth_core.store import write_json
 from registry.workspace import Workspace
 
 EVENTS: Mapping[str, str] = {
@@ -24,7 +26,6 @@ EVENTS: Mapping[str, str] = {
     "drift": "olmoearth.drift.beyond",
 }
 """Trigger of project.yaml -> the event that tells of it."""
-TOLD = "told.json"
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,22 @@ class Reason:
     about: str
 
 
-Measure = Callable[[Project], float | None]
-"""How far newest imagery or predictions are from the training set (PSI); None where nobody measured."""
+Measure = Callable[[Project], DriftReport | None]
+"""How far the newest map is from what its model learned; None where that cannot be said."""
 
 
-def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = lambda _project: None) -> list[Reason]:
+def is_watched(project: Project) -> bool:
+    """Whether the watch has something to look for: what makes retraining due, or drift that people want to hear of."""
+    return project.config.retraining is not None or wanted(project, "drift")
+
+
+def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = newest_drift) -> list[Reason]:
     """Why retraining of `project` is due, by the triggers in its project.yaml; nothing when it is not.
 
     Args:
         project: whose retraining.
         today: the day; that of this machine's clock in UTC when not given.
-        drift: measures drift.
+        drift: measures the newest map; measured once for each map, its report is kept.
 
     Raises:
         RegistryError: MLflow or the registry cannot be asked.
@@ -64,7 +70,7 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
     found = {
         "labels": lambda: changed_labels(project),
         "season": lambda: season_over(project, today or dt.datetime.now(dt.UTC).date()),
-        "drift": lambda: _drift(project, drift(project), retraining.drift),
+        "drift": lambda: drifted(project, drift(project)),
     }
     return [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
 
@@ -118,12 +124,12 @@ def newest_season(project: Project, today: dt.date) -> dt.date:
     return found
 
 
-def _drift(project: Project, index: float | None, limit: float) -> Reason | None:
-    if index is None or index <= limit:
+def drifted(project: Project, report: DriftReport | None) -> Reason | None:
+    """Whether the newest map lies beyond a limit of section monitoring, and no model was trained since it was made."""
+    if report is None or not report.drifted:
         return None
-    told = f"Drift: a population stability index of {index:.2f}, more than {limit:g} (retraining.drift)."
-    model = mapping_model(project, Workspace.from_environment())
-    return Reason("drift", told, f"version {model.version if model else 'latest'}")
+    (made,) = [one for one in maps(project) if one.folder.name == report.map_id]
+    return None if trained_since(project, made) else Reason("drift", report.sentence, report.map_id)
 
 
 def tell(project: Project, found: list[Reason]) -> list[Reason]:
@@ -132,21 +138,11 @@ def tell(project: Project, found: list[Reason]) -> list[Reason]:
     Raises:
         DeployError: no server is set, or it does not take the events; they count as not told then.
     """
-    path = project.state / TOLD
-    told = _told(project)
-    fresh = [reason for reason in found if told.get(reason.kind) != reason.about]
+    fresh = [reason for reason in found if not was_told(project, reason.kind, reason.about)]
     if fresh:
         _emit(project, fresh)
-        write_json(path, told | {reason.kind: reason.about for reason in fresh})
+        write_told(project, {reason.kind: reason.about for reason in fresh})
     return fresh
-
-
-def _told(project: Project) -> dict[str, str]:
-    try:
-        told: dict[str, str] = json.loads((project.state / TOLD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return told
 
 
 def resource_of(project: Project) -> str:

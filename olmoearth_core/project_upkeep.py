@@ -80,13 +80,12 @@ class RetrainingConfig(Section):
     cron: Cron | None = None
     """When to look whether retraining is due; what is not due is not done."""
     triggers: list[Literal["labels", "season", "drift"]] = Field(default_factory=lambda: ["labels"])  # type: ignore[arg-type]
-    """What makes it due: changed labels, the end of map.date's season a year (or more) later, drift."""
+    """What makes it due: changed labels, the end of map.date's season a year (or more) later, drift of the newest
+    map beyond the limits of section monitoring."""
     start: Literal["base", "champion"] = "base"
     """What a challenger is trained from: the encoder in section model, or the champion's weights."""
     remap: bool = False
     """Map again as soon as there is a new champion."""
-    drift: float = Field(0.25, gt=0)
-    """Largest population stability index (PSI) that is no drift."""
     gates: GatesConfig = GatesConfig()
 
 

@@ -110,14 +110,6 @@ def test_a_season_that_came_round_again(tmp_path: Path, world: Path) -> None:
     assert "the map is of 2023-01-01" in reason.sentence
 
 
-def test_drift_beyond_the_limit(home: Path, tmp_path: Path, world: Path) -> None:
-    project = load_project(harvest_project(tmp_path / "drift", world, name="drift", triggers=["drift"]))
-    assert reasons(project) == []
-    assert reasons(project, drift=lambda _project: 0.2) == []
-    (reason,) = reasons(project, drift=lambda _project: 0.31)
-    assert reason.sentence == "Drift: a population stability index of 0.31, more than 0.25 (retraining.drift)."
-
-
 HOLDER = """
 import sys, time
 from pathlib import Path
