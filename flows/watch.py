@@ -16,7 +16,6 @@ from flows.monitoring import newest_drift, tell_of_drift
 from flows.notify import wanted
 from flows.progress import current_progress
 from olmoearth_core.errors import CoreError
-from olmoearth_core.monitoring.drift import DriftReport
 from olmoearth_core.project import PROJECT_FILE, Project, load_project
 from registry.errors import RegistryError
 
@@ -41,10 +40,8 @@ def watch(projects: list[str] | None = None, folder: str | None = None) -> dict[
 
 def _look(project: Project) -> list[str]:
     """Tell of what became due in one project; returns the sentences."""
-    if wanted(project, "drift") and (report := _drift(project)) is not None:
+    trigger = "drift" in getattr(project.config.retraining, "triggers", ())
+    report = newest_drift(project, monitored) if trigger or wanted(project, "drift") else None
+    if report is not None:
         tell_of_drift(project, report, current_progress())
-    return [reason.sentence for reason in tell(project, reasons(project, drift=_drift))]
-
-
-def _drift(project: Project) -> DriftReport | None:
-    return newest_drift(project, monitored)
+    return [reason.sentence for reason in tell(project, reasons(project, drift=lambda _project: report))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,15 @@ def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, t
     with prefect_test_harness(server_startup_timeout=120), web_hook() as (hook, news):
         copy = shutil.copytree(mapped.root, tmp_path / "shore", copy_function=shutil.copy2)
         shutil.rmtree(copy / ".olmoearth" / "monitoring", ignore_errors=True)
-        watched = ask(
-            load_project(copy), DATE, retraining={"triggers": ["drift"]}, notifications={"to": [hook]}
-        )  # fmt: skip
+        wishes = {"retraining": {"triggers": ["drift"]}, "notifications": {"to": [hook]}}
+        watched = ask(load_project(copy), DATE, **wishes)
         first, second = watch([str(copy)]), watch([str(copy)])
         with get_client(sync_client=True) as client:
             names = [run.name for run in client.read_flow_runs()]
+            deadline = time.monotonic() + 60
+            while not any("looking at the map's imagery" in log.message for log in client.read_logs(limit=200)):
+                assert time.monotonic() < deadline, "what a run logs is on Prefect's pages"
+                time.sleep(0.5)
         (sentence,) = first[str(copy)]
         assert second == {str(copy): []}, "an event for each map, and no more"
         assert names.count(f"drift of {copy}") == 1, "measured once"
