@@ -22,7 +22,7 @@ def write_told(project: Project, news: Mapping[str, str]) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    write_json(project.state / TOLD, _told(project) | news)
+    write_json(project.state / TOLD, {**_told(project), **news})
 
 
 def _told(project: Project) -> dict[str, str]:
