@@ -30,7 +30,7 @@ def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, t
     with prefect_test_harness(server_startup_timeout=120), web_hook() as (hook, news):
         copy = shutil.copytree(mapped.root, tmp_path / "shore", copy_function=shutil.copy2)
         shutil.rmtree(copy / ".olmoearth" / "monitoring", ignore_errors=True)
-        wishes = {"retraining": {"triggers": ["drift"]}, "notifications": {"to": [hook]}}
+        wishes: dict[str, dict[str, object]] = {"retraining": {"triggers": ["drift"]}, "notifications": {"to": [hook]}}
         watched = ask(load_project(copy), DATE, **wishes)
         first, second = watch([str(copy)]), watch([str(copy)])
         with get_client(sync_client=True) as client:
