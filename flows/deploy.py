@@ -1,5 +1,5 @@
 """Projects as Prefect deployments: lifecycle, mapping and retraining on the queue `default` of a work pool, fine-tuning
-on `gpu`; and one watch over all projects that retrain (flows/watch.py).
+on `gpu`; and one watch over all projects (flows/watch.py).
 
 Only fine-tuning needs a device for hours. As a flow run of its own, on a queue that only machines with a GPU work on,
 it waits for a device without keeping anything else from running. What a deployment should be is compared with what the
@@ -26,6 +26,7 @@ from flows.deployment import (
     schedules_of,
     usual,
 )
+from flows.due import EVENTS, is_watched
 from flows.errors import DeployError
 from flows.server import prefect_server
 from olmoearth_core.project import Project
@@ -69,8 +70,8 @@ def deploy(projects: Sequence[Project], pool: str | None = None) -> list[Deploye
         made: list[UUID] = []
         with _taken_back(client, made):
             told = [apply(client, one, found.get(one.key), flows[one.key[0]], automations, made) for one in wanted]
-        watched = {str(project.root): project.config.retraining is not None for project in projects}
-        return told + watch_over(client, watched, pool or _pool_of(projects[0]))
+            watched = {str(project.root): is_watched(project) for project in projects}
+            return told + watch_over(client, watched, pool or _pool_of(projects[0]))
 
 
 def undeploy(projects: Sequence[Project]) -> list[Deployed]:
@@ -89,8 +90,6 @@ def undeploy(projects: Sequence[Project]) -> list[Deployed]:
 
 
 def _wanted(project: Project, pool: str) -> Iterator[Wanted]:
-    from flows.due import EVENTS
-
     flows = flows_of_projects()
     config, root = project.config, str(project.root)
     retraining, own, name = config.retraining, config.deployment, config.name

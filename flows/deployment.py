@@ -13,11 +13,10 @@ from olmoearth_core.project import Project
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.responses import DeploymentResponse
 
 AUTOMATION = "olmoearth: retraining of "
-ENVIRONMENT = {"PREFECT_LOGGING_EXTRA_LOGGERS": "olmoearth"}
-"""What the processes of flow runs get on top of their worker's environment: our log lines appear on Prefect's pages."""
 PAGE = 200
 """Deployments and automations that the server tells at once."""
 RUNS_AHEAD = 2
@@ -120,7 +119,7 @@ def apply(
         made: gets the id of a deployment that is new.
     """
     same = found is not None and _asfound_on(found) == _as_wanted(wanted)
-    deployment_id = found.id if found is not None and same else _create(client, wanted, flow_id)
+    deployment_id = found.id if found is not None and same else _create(client, wanted, flow_id, found)
     if found is None:
         made.append(deployment_id)
     events = [frozenset(wanted.events)] if wanted.events else []
@@ -131,8 +130,11 @@ def apply(
     return Deployed(wanted.name, wanted.queue, wanted.cron, done)
 
 
-def _create(client: SyncPrefectClient, wanted: Wanted, flow_id: UUID) -> UUID:
-    """Make the deployment, or overwrite the one of its name."""
+def _create(client: SyncPrefectClient, wanted: Wanted, flow_id: UUID, found: DeploymentResponse | None) -> UUID:
+    """Make the deployment, or overwrite the one of its name, but for the job variables that its operator set.
+
+    We set none: the server checks them against the pool's template, which takes it longer than all the rest.
+    """
     return client.create_deployment(
         flow_id,
         wanted.key[1],
@@ -141,21 +143,17 @@ def _create(client: SyncPrefectClient, wanted: Wanted, flow_id: UUID) -> UUID:
         work_queue_name=wanted.queue,
         tags=wanted.tags,
         entrypoint=_entrypoint(wanted),
+        job_variables=None if found is None else found.job_variables,
         **usual(wanted.flow, wanted.cron, wanted.project.config.deployment.timezone),
     )
 
 
 def usual(flow: Flow[..., Any], cron: str | None, timezone: str) -> dict[str, Any]:
     """What all of our deployments have: one run at a time, others wait; the schedule; the flow's parameters."""
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
-    from prefect.client.schemas.schedules import CronSchedule
 
     return {
-        "schedules": [
-            DeploymentScheduleCreate(schedule=CronSchedule(cron=one, timezone=timezone), max_scheduled_runs=RUNS_AHEAD)
-            for one in ([cron] if cron else [])
-        ],
+        "schedules": [_schedule(cron, timezone)] if cron else [],
         "concurrency_limit": 1,
         "concurrency_options": ConcurrencyOptions(
             collision_strategy=ConcurrencyLimitStrategy.ENQUEUE, grace_period_seconds=CRASHED_SECONDS
@@ -164,8 +162,16 @@ def usual(flow: Flow[..., Any], cron: str | None, timezone: str) -> dict[str, An
         "parameter_openapi_schema": _schema(flow),
         "enforce_parameter_schema": True,
         "pull_steps": [],
-        "job_variables": {"env": ENVIRONMENT},
     }
+
+
+@cache
+def _schedule(cron: str, timezone: str) -> DeploymentScheduleCreate:
+    """Made once: Prefect looks through the machine's time zones for each."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron, timezone=timezone), max_scheduled_runs=RUNS_AHEAD)
 
 
 @cache
@@ -191,7 +197,6 @@ def _as_wanted(wanted: Wanted) -> dict[str, Any]:
         "entrypoint": _entrypoint(wanted),
         "schedules": [(wanted.cron, timezone)] if wanted.cron else [],
         "limit": 1,
-        "job_variables": {"env": ENVIRONMENT},
     }
 
 
@@ -204,7 +209,6 @@ def _asfound_on(found: DeploymentResponse) -> dict[str, Any]:
         "entrypoint": found.entrypoint,
         "schedules": schedules_of(found),
         "limit": found.global_concurrency_limit.limit if found.global_concurrency_limit else None,
-        "job_variables": found.job_variables,
     }
 
 

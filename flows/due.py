@@ -7,20 +7,18 @@ them. Told is kept in the project's state, so that what cannot be trained today 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from flows.champion import mapping_model
+from flows.monitoring import newest_drift
+from flows.notify import wanted
+from flows.told import was_told, write_told
 from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.monitoring.drift import DriftReport
+from olmoearth_core.monitoring.lineage import maps, trained_since
 from olmoearth_core.project import Project
 from olmoearth_core.stages import label_files
-from olmoearth_core.store import write_json
 from registry.workspace import Workspace
-
-if TYPE_CHECKING:
-    from olmoearth_core.monitoring.drift import DriftReport
 
 EVENTS: Mapping[str, str] = {
     "labels": "olmoearth.labels.changed",
@@ -28,7 +26,6 @@ EVENTS: Mapping[str, str] = {
     "drift": "olmoearth.drift.beyond",
 }
 """Trigger of project.yaml -> the event that tells of it."""
-TOLD = "told.json"
 
 
 @dataclass(frozen=True)
@@ -46,33 +43,26 @@ class Reason:
     about: str
 
 
-Measure = Callable[[Project], "DriftReport | None"]
-"""The drift of a project's last map; None where there is no map yet."""
+Measure = Callable[[Project], DriftReport | None]
+"""How far the newest map is from what its model learned; None where that cannot be said."""
 
 
-def drift_of_last_map(project: Project) -> DriftReport | None:
-    """The drift of the project's last map, by its section monitoring; measured once a map, and kept.
-
-    Raises:
-        CoreError: what the map was made of cannot be read any more.
-    """
-    from olmoearth_core.monitoring.drift import drift
-    from olmoearth_core.monitoring.lineage import maps
-
-    return drift(project) if maps(project) else None
+def is_watched(project: Project) -> bool:
+    """Whether the watch has something to look for: what makes retraining due, or drift that people want to hear of."""
+    return project.config.retraining is not None or wanted(project, "drift")
 
 
-def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = drift_of_last_map) -> list[Reason]:
+def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = newest_drift) -> list[Reason]:
     """Why retraining of `project` is due, by the triggers in its project.yaml; nothing when it is not.
 
     Args:
         project: whose retraining.
         today: the day; that of this machine's clock in UTC when not given.
-        drift: measures the drift of the last map.
+        drift: measures the newest map; measured once for each map, its report is kept.
 
     Raises:
         RegistryError: MLflow or the registry cannot be asked.
-        CoreError: a label file cannot be read, or what drift is measured by.
+        ProjectError: a label file cannot be read.
     """
     retraining = project.config.retraining
     if retraining is None:
@@ -80,15 +70,14 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
     found = {
         "labels": lambda: changed_labels(project),
         "season": lambda: season_over(project, today or dt.datetime.now(dt.UTC).date()),
-        "drift": lambda: _drift(project, drift(project)),
+        "drift": lambda: drifted(project, drift(project)),
     }
     return [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
 
 
 def changed_labels(project: Project) -> Reason | None:
     """Whether the label files are others than those that the newest model learned from."""
-    from registry.facts import label_files as learned_labels
-    from registry.mlflow.evaluations import inputs_of
+    from registry.evaluations import inputs_of
     from registry.registry import open_registry
 
     now = {name: sha256_file(path) for name, path in label_files(project).items()}
@@ -97,13 +86,18 @@ def changed_labels(project: Project) -> Reason | None:
         if not models:
             return Reason("labels", "No model has been trained yet.", sha256_json(now))
         learned = inputs_of(registry, project, models[0].run.inputs["preprocess"])
-    former = [learned_labels(inputs) for inputs in learned]
+    former = [{n: d for n, d in inputs.items() if n in now or _is_label(n)} for inputs in learned]
     if now in former:
         return None
     before = former[-1] if former else {}
     names = sorted({name for name in {*now, *before} if now.get(name) != before.get(name)})
     told = f"Labels changed since model version {models[0].mlflow_version} was trained: {', '.join(names)}."
     return Reason("labels", told, sha256_json(now))
+
+
+def _is_label(name: str) -> bool:
+    """Whether an input of preprocess is a label file, and neither the stage before it nor the table of splits."""
+    return name != "export" and not name.startswith("splits/")
 
 
 def season_over(project: Project, today: dt.date) -> Reason | None:
@@ -130,14 +124,12 @@ def newest_season(project: Project, today: dt.date) -> dt.date:
     return found
 
 
-def _drift(project: Project, report: DriftReport | None) -> Reason | None:
-    """Drift beyond a limit of the section monitoring, once for each map and the model that maps."""
+def drifted(project: Project, report: DriftReport | None) -> Reason | None:
+    """Whether the newest map lies beyond a limit of section monitoring, and no model was trained since it was made."""
     if report is None or not report.drifted:
         return None
-    model = mapping_model(project, Workspace.from_environment())
-    return Reason(
-        "drift", f"Drift: {report.sentence}", f"{report.map_id}, version {model.version if model else 'latest'}"
-    )
+    (made,) = [one for one in maps(project) if one.folder.name == report.map_id]
+    return None if trained_since(project, made) else Reason("drift", report.sentence, report.map_id)
 
 
 def tell(project: Project, found: list[Reason]) -> list[Reason]:
@@ -146,21 +138,11 @@ def tell(project: Project, found: list[Reason]) -> list[Reason]:
     Raises:
         DeployError: no server is set, or it does not take the events; they count as not told then.
     """
-    path = project.state / TOLD
-    told = _told(project)
-    fresh = [reason for reason in found if told.get(reason.kind) != reason.about]
+    fresh = [reason for reason in found if not was_told(project, reason.kind, reason.about)]
     if fresh:
         _emit(project, fresh)
-        write_json(path, told | {reason.kind: reason.about for reason in fresh})
+        write_told(project, {reason.kind: reason.about for reason in fresh})
     return fresh
-
-
-def _told(project: Project) -> dict[str, str]:
-    try:
-        told: dict[str, str] = json.loads((project.state / TOLD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return told
 
 
 def resource_of(project: Project) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flows.notify import notify
+from flows.progress import current_progress
+from flows.told import was_told, write_told
 from olmoearth_core.errors import CoreError
+from olmoearth_core.monitoring.drift import DriftReport, drift, kept_drift
+from olmoearth_core.monitoring.lineage import maps
 from olmoearth_core.monitoring.overview import Overview, failed_overview, overview
-from olmoearth_core.project import PROJECT_FILE, load_project
+from olmoearth_core.progress import Progress
+from olmoearth_core.project import PROJECT_FILE, Project, load_project
 from registry.workspace import Workspace
 
-if TYPE_CHECKING:
-    from olmoearth_core.monitoring.drift import DriftReport
+DRIFT_NEWS = "drift told to people"
 
 
 def standings(folders: Sequence[Path], workspace: Workspace) -> list[dict[str, Any]]:
@@ -57,6 +62,39 @@ def _champion(project: str, workspace: Workspace) -> str | None:
         return str(get_model(workspace, project).version)
     except RegistryError:
         return None
+
+
+def newest_drift(project: Project, measure: Callable[[Project], DriftReport] | None = None) -> DriftReport | None:
+    """Drift of the map made last: the report that was kept, else measured now.
+
+    Args:
+        project: whose map.
+        measure: measures it; in this process when not given.
+
+    Returns:
+        None where there is no map yet, or where it cannot be measured, which is noted: that must keep nobody from
+        seeing that the labels changed.
+    """
+    if not maps(project):
+        return None
+    progress = current_progress()
+    try:
+        if (kept := kept_drift(project)) is not None:
+            return kept
+        return measure(project) if measure else drift(project, progress=progress)
+    except CoreError as error:
+        progress.note(f"Drift of {project.config.name} cannot be measured: {error}")
+        return None
+
+
+def tell_of_drift(project: Project, report: DriftReport, progress: Progress) -> None:
+    """Notify people that a map drifted; once for each map, however often it is looked at."""
+    if not report.drifted or was_told(project, DRIFT_NEWS, report.map_id):
+        return
+    rows = [f"* {one.about} {one.name}: {one.found} ({one.psi:.2f}, limit {one.limit:g})" for one in report.drifted]
+    body = "\n".join([report.sentence, "", *rows, *(["", report.note] if report.note else [])])
+    if notify(project, "drift", f"{project.config.name}: drift", body, progress):
+        write_told(project, {DRIFT_NEWS: report.map_id})
 
 
 def drift_rows(report: DriftReport) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ def notify(project: Project, about: str, title: str, body: str, progress: Progre
         progress: is told what could not be delivered.
     """
     config = project.config.notifications
-    if config is None or about not in config.about:
+    if config is None or not wanted(project, about):
         return 0
     told = 0
     for address in config.to:
@@ -37,6 +37,12 @@ def notify(project: Project, about: str, title: str, body: str, progress: Progre
         else:
             progress.note(f"Not delivered to {address.partition('://')[0]}: {problem}")
     return told
+
+
+def wanted(project: Project, about: str) -> bool:
+    """Whether anybody wants to hear `about` it."""
+    config = project.config.notifications
+    return config is not None and about in config.about
 
 
 def _deliver(address: str, title: str, body: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,11 +37,25 @@ def current_progress() -> Progress:
     return _CURRENT.get() or LogLines()
 
 
+def _run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Of the flow or task run in force, whose lines Prefect's pages show; `olmoearth` outside of runs."""
+    outside = logging.getLogger("olmoearth")
+    if "prefect" not in sys.modules:  # no run can be in force, and importing it takes seconds
+        return outside
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return outside
+
+
 class LogLines:
-    """Writes notes, and the beginning and end of long work, to the `olmoearth` logger (Prefect shows it)."""
+    """Writes notes, and the beginning and end of long work, to the log of the run in force."""
 
     def __init__(self) -> None:
-        self._log = logging.getLogger("olmoearth")
+        self._log = _run_logger()
 
     @contextmanager
     def bar(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

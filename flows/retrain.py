@@ -20,9 +20,11 @@ from flows.door import refresh
 from flows.engines import check_engine
 from flows.gatekeeper import Decided, decide
 from flows.lifecycle import map_again, run_one
+from flows.monitoring import tell_of_drift
 from flows.notify import notify
 from flows.progress import current_progress
 from olmoearth_core.errors import ProjectError
+from olmoearth_core.monitoring.drift import last_drift
 from olmoearth_core.project import PROJECT_FILE, Project, load_project, parse_project
 from olmoearth_core.settings_edit import set_keys
 from olmoearth_core.store import write_text
@@ -66,8 +68,8 @@ def _retrain(
     found = due.reasons(project)
     told = [reason.sentence for reason in found]
     for reason in found:
-        if reason.kind == "drift":
-            notify(project, "drift", f"{name}: drift", reason.sentence, progress)
+        if reason.kind == "drift" and (report := last_drift(project, reason.about)) is not None:
+            tell_of_drift(project, report, progress)
     if not found and not by_hand:
         return {"due": [], "outcome": "nothing due", "sentence": f"{name}: nothing is due."}
     moved = any(reason.kind == "season" for reason in found)

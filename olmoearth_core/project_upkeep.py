@@ -80,8 +80,8 @@ class RetrainingConfig(Section):
     cron: Cron | None = None
     """When to look whether retraining is due; what is not due is not done."""
     triggers: list[Literal["labels", "season", "drift"]] = Field(default_factory=lambda: ["labels"])  # type: ignore[arg-type]
-    """What makes it due: changed labels, the end of map.date's season a year (or more) later, drift
-    of the last map beyond a limit of the section monitoring."""
+    """What makes it due: changed labels, the end of map.date's season a year (or more) later, drift of the newest
+    map beyond the limits of section monitoring."""
     start: Literal["base", "champion"] = "base"
     """What a challenger is trained from: the encoder in section model, or the champion's weights."""
     remap: bool = False

@@ -53,10 +53,12 @@ def due(
     """Say why retraining is due, if it is; with --tell (from a git hook, say) a deployed project starts at once."""
     from flows.due import reasons
     from flows.due import tell as emit
+    from flows.progress import listening
     from olmoearth_core.project import load_project
 
     loaded = load_project(project)
-    found = reasons(loaded)
+    with progress(as_json) as listener, listening(listener):
+        found = reasons(loaded)
     fresh = emit(loaded, found) if tell else []
     if as_json:
         rows = [{"kind": r.kind, "sentence": r.sentence, "told": r in fresh} for r in found]

@@ -118,6 +118,8 @@ class DriftReport:
 def drift(project: Project, map_id: str | None = None, *, progress: Progress | None = None) -> DriftReport:
     """How far a map drifted from what its model learned; kept, so that asking again takes no time.
 
+    Where none of its scenes can be read (a catalogue that does not answer), nothing is kept, and a note says so.
+
     Args:
         project: whose; the limits are those of its section monitoring.
         map_id: which map; the one made last when not given.
@@ -131,12 +133,27 @@ def drift(project: Project, map_id: str | None = None, *, progress: Progress | N
     """
     lineage = lineage_of(project, map_id)
     key = _key(project, lineage)
-    kept = _kept(project, lineage.name)
-    if kept.get("key") == key:
-        return DriftReport.from_json(kept["report"])
+    if (kept := _still_true(project, lineage, key)) is not None:
+        return kept
     report = _compare(project, lineage, progress or Silent())
-    write_json(_place(project, lineage.name), {"key": key, "report": report.to_json()})
+    if report.windows:
+        write_json(_place(project, lineage.name), {"key": key, "report": report.to_json()})
     return report
+
+
+def kept_drift(project: Project) -> DriftReport | None:
+    """The report that was kept of the map made last; None where nobody measured since something changed.
+
+    Raises:
+        ProjectError: there is no map, or what it was made of is gone.
+    """
+    lineage = lineage_of(project)
+    return _still_true(project, lineage, _key(project, lineage))
+
+
+def _still_true(project: Project, lineage: MapLineage, key: str) -> DriftReport | None:
+    kept = _kept(project, lineage.name)
+    return DriftReport.from_json(kept["report"]) if kept.get("key") == key else None
 
 
 def last_drift(project: Project, map_id: str) -> DriftReport | None:
@@ -164,6 +181,7 @@ def _compare(project: Project, lineage: MapLineage, progress: Progress) -> Drift
             moved.append(Moved("embeddings", "embeddings", TRAINING, distance, None, limits.embeddings, found))
     moved.sort(key=lambda one: -one.psi / one.limit)
     note = "The training set was replaced since; the map is compared with the newer one." if lineage.replaced else ""
+    note = note if shown else "None of the map's scenes can be read now; its classes alone were compared."
     return DriftReport(project.config.name, lineage.name, len(shown), tuple(moved), note)
 
 

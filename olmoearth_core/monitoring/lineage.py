@@ -64,6 +64,11 @@ def made_at(output: Output) -> float:
     return (output.folder / "manifest.json").stat().st_mtime
 
 
+def trained_since(project: Project, made: Output) -> bool:
+    """Whether a model was trained after outputs were put in place, be it champion or refused."""
+    return any(made_at(model) > made_at(made) for model in outputs(project, "finetune"))
+
+
 def lineage_of(project: Project, map_id: str | None = None) -> MapLineage:
     """What a map was made of.
 

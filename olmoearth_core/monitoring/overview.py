@@ -16,7 +16,7 @@ from olmoearth_core.errors import CoreError
 from olmoearth_core.inference.journals import failed_tiles
 from olmoearth_core.manifest import SCRATCH, Manifest
 from olmoearth_core.monitoring.drift import last_drift
-from olmoearth_core.monitoring.lineage import Output, made_at, maps, outputs
+from olmoearth_core.monitoring.lineage import Output, made_at, maps, outputs, trained_since
 from olmoearth_core.project import Project
 from olmoearth_core.stages import STAGES, label_files
 
@@ -74,6 +74,8 @@ def overview(project: Project, now: dt.datetime | None = None) -> Overview:
         due.append(f"newer labels (the newest is of {label})")
     if model is not None and _cron_due(project, _when(model), now):
         due.append("retraining (retraining.cron)")
+    if last is not None and report is not None and report.drifted and _drift_counts(project, last):
+        due.append("retraining (drift)")
     return Overview(
         project=project.config.name,
         folder=project.root,
@@ -163,6 +165,11 @@ def _cron_due(project: Project, since: dt.datetime, now: dt.datetime) -> bool:
     from cronsim import CronSim
 
     return bool(next(CronSim(cron, since)) <= now)
+
+
+def _drift_counts(project: Project, last: Output) -> bool:
+    """Whether drift of the last map is a reason to retrain: it is asked for, and nobody did since."""
+    return "drift" in getattr(project.config.retraining, "triggers", ()) and not trained_since(project, last)
 
 
 def _when(output: Output) -> dt.datetime:

@@ -36,6 +36,7 @@ class Server:
             "PREFECT_API_URL": self.api,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+            "PYTHONTZPATH": "",  # as docs/retraining.md starts it
             **settings,
         }
 

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
+from mapped import ask
+from shore import DATE
 from typer.testing import CliRunner
+from webhook import web_hook
 
 from flows.cli.app import app
 from flows.monitoring import standings
-from olmoearth_core.project import Project
+from olmoearth_core.monitoring.drift import last_drift
+from olmoearth_core.project import Project, load_project
 from registry.workspace import Workspace
 
 
-def test_the_flow_leaves_an_artifact(mapped: Project) -> None:
+def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.monitor import monitor
+    from flows.watch import watch
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=120), web_hook() as (hook, news):
+        copy = shutil.copytree(mapped.root, tmp_path / "shore", copy_function=shutil.copy2)
+        shutil.rmtree(copy / ".olmoearth" / "monitoring", ignore_errors=True)
+        wishes: dict[str, dict[str, object]] = {"retraining": {"triggers": ["drift"]}, "notifications": {"to": [hook]}}
+        watched = ask(load_project(copy), DATE, **wishes)
+        first, second = watch([str(copy)]), watch([str(copy)])
+        with get_client(sync_client=True) as client:
+            names = [run.name for run in client.read_flow_runs()]
+            deadline = time.monotonic() + 60
+            while not any("looking at the map's imagery" in log.message for log in client.read_logs(limit=200)):
+                assert time.monotonic() < deadline, "what a run logs is on Prefect's pages"
+                time.sleep(0.5)
+        (sentence,) = first[str(copy)]
+        assert second == {str(copy): []}, "an event for each map, and no more"
+        assert names.count(f"drift of {copy}") == 1, "measured once"
+        assert [one["title"] for one in news] == ["shore: drift"]
+        assert sentence in news[0]["message"]
+        assert last_drift(watched, sentence.partition(":")[0]) is not None
+
         report = monitor(str(mapped.root))
         assert report["drifted"] is True, "the map made last is that of autumn"
         with get_client(sync_client=True) as client:
-            [artifact] = client.read_artifacts()
+            artifact = max(client.read_artifacts(), key=lambda one: one.created or one.updated)
     assert artifact.key == "shore-drift"
     assert artifact.description == report["sentence"]
     rows = json.loads(str(artifact.data))
