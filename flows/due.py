@@ -77,7 +77,7 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
 
 def changed_labels(project: Project) -> Reason | None:
     """Whether the label files are others than those that the newest model learned from."""
-    from registry.evaluations import inputs_of
+    from registry.mlflow.evaluations import inputs_of
     from registry.registry import open_registry
 
     now = {name: sha256_file(path) for name, path in label_files(project).items()}

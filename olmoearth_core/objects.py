@@ -70,20 +70,16 @@ class Folder:
 
     def put(self, name: str, content: bytes | Path) -> None:
         """As of `Objects`."""
-<<<<<<< HEAD
-        if isinstance(content, bytes):
-            write_bytes(self._path(name), content)
-            return
-        with whole_file(self._path(name)) as partial:
-            shutil.copyfile(content, partial)
-=======
         try:
-            write_bytes(self._path(name), content)
+            if isinstance(content, bytes):
+                write_bytes(self._path(name), content)
+                return
+            with whole_file(self._path(name)) as partial:
+                shutil.copyfile(content, partial)
         except FileNotFoundError as error:  # where no folder can be made: /proc, a share that went away
             raise StoreError(
                 f"{self.address}: no folder can be made there. Check the place and its permissions."
             ) from error
->>>>>>> break
 
     def get(self, name: str) -> bytes | None:
         """As of `Objects`."""

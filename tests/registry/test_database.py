@@ -135,7 +135,7 @@ def test_many_processes_open_an_empty_registry_and_write_the_same_rows(database_
     code = (
         "import sys\n"
         "from datetime import UTC, datetime\n"
-        "from registry import schema\n"
+        "from registry.tables import schema\n"
         "from registry.tables.database import Database, find_or_add\n"
         "database = Database(sys.argv[1])\n"
         "for k in range(50):\n"
