@@ -77,6 +77,7 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
 
 def changed_labels(project: Project) -> Reason | None:
     """Whether the label files are others than those that the newest model learned from."""
+    from registry.facts import label_files as learned_labels
     from registry.mlflow.evaluations import inputs_of
     from registry.registry import open_registry
 
@@ -86,18 +87,13 @@ def changed_labels(project: Project) -> Reason | None:
         if not models:
             return Reason("labels", "No model has been trained yet.", sha256_json(now))
         learned = inputs_of(registry, project, models[0].run.inputs["preprocess"])
-    former = [{n: d for n, d in inputs.items() if n in now or _is_label(n)} for inputs in learned]
+    former = [learned_labels(inputs) for inputs in learned]
     if now in former:
         return None
     before = former[-1] if former else {}
     names = sorted({name for name in {*now, *before} if now.get(name) != before.get(name)})
     told = f"Labels changed since model version {models[0].mlflow_version} was trained: {', '.join(names)}."
     return Reason("labels", told, sha256_json(now))
-
-
-def _is_label(name: str) -> bool:
-    """Whether an input of preprocess is a label file, and neither the stage before it nor the table of splits."""
-    return name != "export" and not name.startswith("splits/")
 
 
 def season_over(project: Project, today: dt.date) -> Reason | None:

@@ -184,7 +184,6 @@ WAKES: dict[str, tuple[Any, str]] = {
             "triggers": ["labels", "season"],
             "start": "champion",
             "remap": True,
-            "drift": 0.3,
             "gates.metric": "macro_f1",
             "gates.drop": 0.1,
             "gates.class_metric": "f1",
@@ -205,6 +204,18 @@ WAKES: dict[str, tuple[Any, str]] = {
             "tags": ["ours"],
             "engine": "dask",
             "processes": 2,
+        }.items()
+    },
+    **{
+        f"monitoring.{key}": (value, "")
+        for key, value in {
+            "windows": 16,
+            "imagery": 0.5,
+            "embeddings": 0.5,
+            "predictions": 0.5,
+            "between_maps": 0.5,
+            "max_map_age": 400,
+            "max_model_age": 400,
         }.items()
     },
     "notifications.to": (["json://127.0.0.1/hook"], ""),

@@ -149,6 +149,13 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
             mark = "[red]error[/]  " if finding.severity == "error" else "[yellow]warning[/]"
             out.print(f"{mark} [bold]{finding.where}[/]: ", end="")
             out.print(finding.message, highlight=False, markup=False, soft_wrap=True)
+        if loaded.config.model.weights is None:
+            out.print(
+                "[yellow]note[/]    [bold]model.weights[/]: not set, so the encoder begins with random weights. Published "
+                "ones (hf://allenai/...) mostly map better; set them where this machine reaches them.",
+                highlight=False,
+                soft_wrap=True,
+            )
         out.print(
             f"[red]{len(errors)} error(s)[/]: mend them before a run."
             if errors
