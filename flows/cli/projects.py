@@ -151,8 +151,8 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
             out.print(finding.message, highlight=False, markup=False, soft_wrap=True)
         if loaded.config.model.weights is None:
             out.print(
-                "[yellow]note[/]    [bold]model.weights[/]: not set, so the encoder begins with random weights. Published "
-                "ones (hf://allenai/...) mostly map better; set them where this machine reaches them.",
+                "[yellow]note[/]    [bold]model.weights[/]: not set, so the encoder begins with random weights. "
+                "Published ones (hf://allenai/...) mostly map better; set them where this machine reaches them.",
                 highlight=False,
                 soft_wrap=True,
             )
