@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
@@ -287,6 +288,7 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
     elif outside > 0.001:
         yield Finding("warning", "map.area", f"{config.map.area}: {outside:.1%} of the area is outside the imagery")
     spans = config.imagery.framing.spans(config.map.date)
+    yield from _asked_times(project, spans[0].start, spans[-1].end)
     empty = sum(not any(scene.in_step(span) for scene in scenes.scenes) for span in spans)
     if empty:
         yield Finding(
@@ -294,6 +296,28 @@ def _map_area(project: Project, progress: Progress) -> Iterator[Finding]:
             "map.date",
             f"no scene shows {empty} of {len(spans)} timesteps around {config.map.date}; they stay empty"
             + ("" if empty < len(spans) / 2 else ". Is imagery.framing right for this catalogue?"),
+        )
+
+
+def _asked_times(project: Project, start: date, end: date) -> Iterator[Finding]:
+    """Whether features of the area ask for other times (`oe_start_time`) than [start, end), which the map will show."""
+    from olmoearth_core.importing.outlines import requested_times
+
+    config = project.config.map
+    try:
+        asked = requested_times(project.path(config.area))
+    except CoreError as error:
+        yield Finding("warning", "map.area", f"{error}. The map is of map.date alone")
+        return
+    missed = [times for times in asked if times[1].date() < start or times[0].date() >= end]
+    if missed:
+        first = missed[0]
+        yield Finding(
+            "warning",
+            "map.date",
+            f"{config.date}: the map will show {start} to {end - timedelta(days=1)}, but {len(missed)} of {len(asked)} "
+            f"requests in {config.area} are for other times, the first for {first[0]:%Y-%m-%d} to {first[1]:%Y-%m-%d}. "
+            "A map is of one date: correct map.date, or map the areas of other times as projects of their own",
         )
 
 

@@ -161,6 +161,26 @@ def test_months_without_a_scene_on_the_map(tmp_path: Path) -> None:
     assert "2 of 3 timesteps around 2024-05-01" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        ("2024-05-01T00:00:00Z", "2024-05-31T00:00:00Z", ""),
+        ("2023-05-01T00:00:00Z", "2023-05-31T00:00:00Z", "requests in area.geojson are for other times"),
+        ("soon", "2023-05-31T00:00:00Z", "expected times like 2024-05-01T00:00:00Z"),
+    ],
+)
+def test_an_area_that_was_requested_for_other_times(tmp_path: Path, start: str, end: str, told: str) -> None:
+    project = write_shore(tmp_path)
+    path = tmp_path / "area.geojson"
+    content = json.loads(path.read_text())
+    for feature in content["features"]:
+        feature["properties"] |= {"oe_start_time": start, "oe_end_time": end}
+    path.write_text(json.dumps(content))
+    findings = find(project)
+    assert [finding.severity for finding in findings] == (["warning"] if told else [])
+    assert all(told in finding.message for finding in findings)
+
+
 def test_the_reservoir(real_data: Path, tmp_path: Path) -> None:
     days = ("2020-06-21", "2020-09-14")
     changes = {

@@ -41,6 +41,8 @@ def retrain(
     for title, key in (("Report", "report"), ("Map", "mapped")):
         if key in found:
             out.print(f"{title}: {loaded.root / found[key]}", highlight=False, soft_wrap=True)
+    if found["outcome"] == "promoted" and "mapped" not in found:
+        out.print(f"Next: olmoearth run {loaded.root} (maps with the new model)", highlight=False, soft_wrap=True)
 
 
 def due(

@@ -119,6 +119,17 @@ def is_older_form(path: Path) -> bool:
     return bool({_now(name) for name in read_vector(path, str(path)).columns} & {START, TASK})
 
 
+def requested_times(path: Path) -> list[Times]:
+    """The times (start, end; UTC) that the features of an area ask for; none where they are not of the older form.
+
+    Raises:
+        SourceError: times that are none.
+    """
+    if not is_older_form(path):
+        return []
+    return sorted({feature.times for feature in _read(path, "") if feature.times is not None})
+
+
 def _read(path: Path, class_property: str) -> list[_Feature]:
     file = read_vector(path, str(path))
     if file.problems:

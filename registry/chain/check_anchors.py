@@ -99,8 +99,9 @@ def check_statement_alone(path: Path, keys: str) -> tuple[Check, Mapping[str, An
         SettingError: no public key.
         SignatureError: no statement, or not signed by one of the keys.
     """
+    trusted = trusted_keys(keys)
     try:
-        payload, signer = unseal(json.loads(path.read_bytes()), trusted_keys(keys))
+        payload, signer = unseal(json.loads(path.read_bytes()), trusted)
         statement: Mapping[str, Any] = json.loads(payload)
         subjects = {str(s["name"]): str(s["digest"]["sha256"]) for s in statement["subject"]}
     except SignatureError as error:
@@ -108,7 +109,9 @@ def check_statement_alone(path: Path, keys: str) -> tuple[Check, Mapping[str, An
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SignatureError(f"{path}: is no signed statement ({error.__class__.__name__}).") from None
     if signer is None:
-        raise SignatureError(f"{path}: is not signed.")
+        raise SignatureError(
+            f"{path}: is not signed. Maps made with OLMOEARTH_SIGNING_KEY set are (`olmoearth keys new FILE`)."
+        )
     there = {name: path.with_name(name) for name in subjects if path.with_name(name).is_file()}
     wrong = [
         f"{name}: content differs from its checksum"

@@ -98,7 +98,10 @@ def trusted_keys(trusted: str | None, signing: str | None = None) -> dict[str, E
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise SettingError(f"{PUBLIC}: holds a key that is no ed25519 public key ({match.group(1).lower()}).")
+            raise SettingError(
+                f"{PUBLIC}, or --key: holds a key that is no ed25519 public key ({match.group(1).lower()}). "
+                "The public key is the file that ends in .pub."
+            )
         found.append(key)
     return {key_id(key): key for key in found}
 

@@ -15,6 +15,8 @@ from registry.tables import schema
 from registry.tables.database import Database
 from registry.workspace import Workspace
 
+NOTHING = "nothing is recorded here; does OLMOEARTH_REGISTRY_URL (or OLMOEARTH_HOME) name the right one?"
+
 
 def verify_workspace(workspace: Workspace, noted: Sequence[Head] = ()) -> tuple[list[Check], Head]:
     """As `verify_registry`, of a workspace's registry; and the head of its chain, worth to be noted elsewhere.
@@ -28,6 +30,8 @@ def verify_workspace(workspace: Workspace, noted: Sequence[Head] = ()) -> tuple[
             read = read_chain(session)
             position = max(read.hashes, default=0)
             head = Head(read.name, position, read.hashes.get(position, ""), str(database))
+            if not position:
+                return [Check("registry", "missing", NOTHING)], head
             mine = [Head(read.name, other.position, other.hash, other.place) for other in noted]
             return [check_events(read), check_rows(session, read), check_anchors(session, read, mine)], head
     finally:

@@ -159,6 +159,8 @@ def test_from_the_file_alone(signed: Signed, tmp_path: Path) -> None:
     _, other, _ = make_key(tmp_path / "other.pem")
     with pytest.raises(SignatureError, match=r"none of the trusted keys"):
         check_statement_alone(folder / PROVENANCE, str(other))
+    with pytest.raises(SettingError, match=r"public key is the file that ends in \.pub"):
+        check_statement_alone(folder / PROVENANCE, str(tmp_path / "other.pem"))
     with pytest.raises(SignatureError, match=r"areas\.csv: is no signed statement"):
         check_statement_alone(folder / "areas.csv", str(signed.public))
     (folder / PROVENANCE).write_text(json.dumps(seal(b'{"subject": []}', None)))

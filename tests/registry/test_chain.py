@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from sqlalchemy.orm import Session
 from registry.audit.report import Check
 from registry.chain import merkle
 from registry.chain.ledger import COVERED, event_hash, plain
+from registry.chain.verify import verify_workspace
 from registry.chain.verify_chain import check_events, check_rows, check_rows_of, read_chain
 from registry.tables import schema
 from registry.tables.database import Database, add_missing, change, find_or_add, migration_config
+from registry.workspace import Workspace
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -195,6 +198,12 @@ def test_an_event_that_was_exchanged_with_its_hash(filled: Database) -> None:
         values = {"body": forged, "hash": event_hash(forged)}
         session.connection().execute(update(schema.Event).where(schema.Event.position == 2).values(**values))
         assert "event 3 does not follow event 2: one of them was exchanged" in problems(session)
+
+
+def test_an_empty_registry_is_not_called_verified(tmp_path: Path) -> None:
+    (check,), head = verify_workspace(Workspace.at(tmp_path))
+    assert (check.status, head.position) == ("missing", 0)
+    assert "nothing is recorded here" in check.detail
 
 
 def test_a_row_changed_by_the_platform(database_url: str) -> None:
