@@ -30,7 +30,7 @@ from registry.audit.telling import (
 )
 from registry.audit.thing import MAP_ID, Thing
 from registry.inputs import INPUTS
-from registry.tables.database import Database
+from registry.tables.database import Database, is_missing
 from registry.workspace import Workspace
 
 PREVIEW = "preview.png"
@@ -67,6 +67,8 @@ def lineage(workspace: Workspace, thing: str | Path) -> AuditReport:
 
 def _look_up(workspace: Workspace, asked: str | Path, checks: Checks, progress: Progress) -> AuditReport:
     thing = Thing.named(asked)
+    if is_missing(workspace.registry_url):  # who only asks leaves nothing behind
+        return AuditReport(thing.asked, "unknown", _unknown(workspace, thing), [])
     database = Database(workspace.registry_url)
     try:
         with database.read() as session:
@@ -133,7 +135,8 @@ def _sentence(name: str, verdict: Verdict, checks: list[Check]) -> str:
 
 
 def _unknown(workspace: Workspace, thing: Thing) -> str:
-    here = f"the registry of this workspace ({workspace.shown_registry})"
+    missing = ", which is not there" if is_missing(workspace.registry_url) else ""
+    here = f"the registry of this workspace ({workspace.shown_registry}{missing})"
     claimed = thing.claims.get(MAP_ID)
     if claimed is not None:
         return (

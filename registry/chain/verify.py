@@ -12,7 +12,7 @@ from registry.chain.anchors import Head
 from registry.chain.check_anchors import CHAIN_TAGS, check_anchors, check_chain_tags, check_statement
 from registry.chain.verify_chain import check_events, check_rows, check_rows_of, read_chain
 from registry.tables import schema
-from registry.tables.database import Database
+from registry.tables.database import Database, is_missing
 from registry.workspace import Workspace
 
 NOTHING = "nothing is recorded here; does OLMOEARTH_REGISTRY_URL (or OLMOEARTH_HOME) name the right one?"
@@ -24,6 +24,8 @@ def verify_workspace(workspace: Workspace, noted: Sequence[Head] = ()) -> tuple[
     Raises:
         DatabaseError: the registry cannot be reached.
     """
+    if is_missing(workspace.registry_url):
+        return [Check("registry", "missing", NOTHING)], Head("", 0, "", workspace.shown_registry)
     database = Database(workspace.registry_url)
     try:
         with database.read() as session:

@@ -203,6 +203,14 @@ def migration_config() -> Config:
     return config
 
 
+def is_missing(url: str) -> bool:
+    """Whether the file of a SQLite registry is not there: to open it would make an empty one."""
+    parsed = make_url(url)
+    file = parsed.database or ""
+    plain = parsed.get_backend_name() == "sqlite" and file not in ("", ":memory:") and not file.startswith(SQLITE_URI)
+    return plain and not Path(file).exists()
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(

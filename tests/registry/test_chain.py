@@ -14,6 +14,7 @@ from pgdatabase import new_postgres_database
 from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.orm import Session
 
+from registry.audit.audit import audit
 from registry.audit.report import Check
 from registry.chain import merkle
 from registry.chain.ledger import COVERED, event_hash, plain
@@ -200,10 +201,16 @@ def test_an_event_that_was_exchanged_with_its_hash(filled: Database) -> None:
         assert "event 3 does not follow event 2: one of them was exchanged" in problems(session)
 
 
-def test_an_empty_registry_is_not_called_verified(tmp_path: Path) -> None:
-    (check,), head = verify_workspace(Workspace.at(tmp_path))
-    assert (check.status, head.position) == ("missing", 0)
-    assert "nothing is recorded here" in check.detail
+def test_an_empty_registry_is_not_called_verified_and_a_missing_one_not_made(tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path)
+    for _ in ("missing", "empty"):
+        (check,), head = verify_workspace(workspace)
+        assert (check.status, head.position) == ("missing", 0)
+        assert "nothing is recorded here" in check.detail
+        assert audit(workspace, "shore-2024").verdict == "unknown"
+        if not list(tmp_path.iterdir()):
+            Database(workspace.registry_url).close()
+    assert list(tmp_path.iterdir()), "the second time round there was an empty one"
 
 
 def test_a_row_changed_by_the_platform(database_url: str) -> None:
