@@ -183,7 +183,8 @@ def _with_labels(text: str, config: ProjectConfig, labels: LabelSet, day: date |
 
 
 def _catalogue(named: str, root: Path) -> str:
-    """As project.yaml names it: a path as seen from the project folder."""
+    """As project.yaml names it: a path as seen from the project folder; one that was given absolute and lies far from
+    it stays absolute, so that the project may be moved."""
     from olmoearth_core.imagery.presets import PRESETS
 
     if "://" in named or named.split("@")[0] in PRESETS:
@@ -199,7 +200,9 @@ def _catalogue(named: str, root: Path) -> str:
         )
     if not _is_stac(path):
         raise ProjectError(f"--catalogue {named}: {path} is no STAC catalogue (JSON that says its stac_version).")
-    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    near = Path(os.path.relpath(path.resolve(), root.resolve()))
+    far = path.is_absolute() and near.parts[:2] == ("..", "..")
+    return (path if far else near).as_posix()
 
 
 def _is_stac(path: Path) -> bool:

@@ -13,7 +13,13 @@ from olmoearth_core.project import PROJECT_FILE, parse_project
 from olmoearth_core.settings_edit import quoted
 from olmoearth_core.store import disk_errors, write_text
 from olmoearth_core.templates.fill import AREA, Answers, Filled, fill
-from olmoearth_core.templates.template import PLACEHOLDER, Template
+from olmoearth_core.templates.template import PLACEHOLDER, README, Template
+
+BEGUN = (
+    "This project was begun from a label file of yours: the labels, classes, area and date that the list above asks "
+    "for are filled in. What it says of good labels holds for those you add."
+)
+"""What its README.md says of a project whose labels were given."""
 
 
 def write_template(
@@ -47,6 +53,8 @@ def write_template(
     _refuse_used(folder)
     filled = fill(settings, answers or Answers(), folder)
     texts[PROJECT_FILE] = filled.text
+    if filled.labels is not None and README in texts:
+        texts[README] = f"{texts[README].rstrip()}\n\n{BEGUN}\n"
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.with_name(f".{folder.name}.{os.getpid()}.init")

@@ -134,6 +134,8 @@ def test_a_catalogue_is_named_as_the_project_sees_it(tmp_path: Path) -> None:
     for named in (tmp_path / "imagery", tmp_path / "imagery" / "catalog.json"):
         text = fill(template, Answers(catalogue=str(named)), tmp_path / "mine").text
         assert parse_project(text).imagery.catalogue == "../imagery/catalog.json"
+    far = fill(template, Answers(catalogue=str(tmp_path / "imagery")), tmp_path / "a" / "b" / "mine").text
+    assert parse_project(far).imagery.catalogue == str(tmp_path / "imagery" / "catalog.json")
 
 
 NAMES = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=30)
