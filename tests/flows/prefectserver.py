@@ -76,7 +76,10 @@ class Server:
         return self.running(queue, "worker", "start", "--pool", "olmoearth", "--work-queue", queue, "--name", queue)
 
     def ask(self, path: str, **question: Any) -> Any:
-        """POST a question (GET without one) to the API; again where its SQLite is locked, as Prefect's client does."""
+        """POST a question (GET without one) to the API; again where its SQLite is locked, as Prefect's client does.
+
+        Locked for long it answers nothing at all: then what only asks is asked again.
+        """
         body = json.dumps(question).encode() if question else None
         headers = {"Content-Type": "application/json"}
         if login := self.environment.get("PREFECT_API_AUTH_STRING"):
@@ -89,6 +92,9 @@ class Server:
                     return json.load(answer)
             except urllib.error.HTTPError as error:  # 503: nothing was written, ask again
                 if error.code != 503 or time.monotonic() > deadline:
+                    raise
+            except TimeoutError:
+                if body is not None or time.monotonic() > deadline:
                     raise
             time.sleep(1)
 

@@ -43,6 +43,7 @@ def told(*arguments: str | Path) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.verify  # four trainings; its parts run always: test_compare_models, test_promotions, test_due, below
 def test_a_better_model_takes_over_a_worse_one_does_not(
     server: Server, home: Path, tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from conftest import new_postgres_database
 from madeagain import mapped_project, record_all
+from mlflow.store.artifact import s3_artifact_repo
 from objectstore import KEY, PRIVATE, SECRET, client, object_store, upload
 from sqlalchemy import make_url
 
@@ -60,6 +62,8 @@ def gone(
     """A map that was made and recorded, and then everything but registry and store went: its id, and a shell."""
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # boto3 and MLflow remember who another test was
+    s3_artifact_repo._cached_get_s3_client.cache_clear()
     registry = new_postgres_database(postgres_server)
     workspace = Workspace.at(
         tmp_path / "home",

@@ -260,7 +260,7 @@ def test_a_server_that_does_not_answer(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     workspace = Workspace.at(tmp_path / "home", tracking_uri="http://me:secret@127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"MLflow \(http://me:\*\*\*@127.0.0.1:9\) says") as caught:
+    with pytest.raises(ModelError, match=r"MLflow \(http://\*\*\*@127.0.0.1:9\) says") as caught:
         register_model(workspace, project, results["finetune"])
     assert "secret" not in str(caught.value)
 

@@ -64,7 +64,7 @@ def built(models_home: Workspace, tmp_path_factory: pytest.TempPathFactory) -> H
     """Made once; not to be changed."""
     folder = tmp_path_factory.mktemp("made")
     workspace = Workspace.at(folder / "home", tracking_uri=models_home.tracking_uri)
-    project = mapped_project(folder / "small")
+    project = mapped_project(folder / "remade", name="remade")  # an experiment of its own in MLflow
     return House(project, workspace, record_all(project, workspace))
 
 
@@ -109,7 +109,7 @@ def test_all_tiles_and_products_come_out_bit_for_bit(house: House, tmp_path: Pat
 def test_an_empty_folder_is_enough(no_project: House, tmp_path: Path) -> None:
     """Only the registry and the stores: no project folder, no MLflow server asked, a sample of tiles, the dataset."""
     with pytest.raises(
-        RegistryError, match=r"the imagery of this map lay in .*small/imagery/catalog.json.*--catalogue"
+        RegistryError, match=r"the imagery of this map lay in .*remade/imagery/catalog.json.*--catalogue"
     ):
         no_project.again(no_project.id, tmp_path / "lost")
     imagery = no_project.project.root.with_name("moved") / "imagery" / "catalog.json"
