@@ -12,7 +12,7 @@ the area in tiles of 128 px. Windows: of the plan of an area over two UTM zones 
 from __future__ import annotations
 
 import json
-import resource
+import re
 import shutil
 import statistics
 import subprocess
@@ -263,7 +263,8 @@ def _map_once(size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, __file__, str(size), folder], check=True)  # made elsewhere: it takes memory too
         summary = infer(infer_run(load_project(Path(folder) / "p"), Path(folder) / "p" / "tiles" / "once"))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # of this program alone; ru_maxrss would begin with what its parent took
+        peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
         print(json.dumps({"pixels": summary["area_pixels"], "peak_mb": peak}))
 
 
