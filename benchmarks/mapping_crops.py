@@ -72,7 +72,7 @@ def main(*, small: bool = False) -> None:
 def _project(folder: Path, case: str, *, small: bool) -> Project:
     folder.mkdir()
     edge, steps = (64, 4) if small else (256, 12)
-    make_project(folder, ENCODER, size=2 * edge + 100)
+    make_project(folder, ENCODER, size=min(510, 2 * edge + 100))  # 510: the largest world that is simulated
     values = yaml.safe_load((folder / "project.yaml").read_text())
     values["model"] |= {"window_size": 32, "patch_size": 4}
     values["map"]["overlap"] = 0.125
