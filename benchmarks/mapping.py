@@ -6,8 +6,8 @@ Pipeline: plan to finished tiles on disk (reading COGs, composing six two-monthl
 overlap, blending, writing), the model loaded anew. Bare: the same batches, ready in memory, through the same loaded
 model. One thread computes; the pipeline may use the other core to read. Peak memory: of a process that maps 1x and 16x
 the area, and 16x four times over, of the same imagery (smaller images have smaller blocks), in tiles of 128 px; and 16x
-with oneDNN told to remember few shapes. Windows: of the plan of an area over two UTM zones and 50 tiles or more (no model
-needed: `python benchmarks/mapping.py windows` tells only these).
+with oneDNN told to remember few shapes. Windows: of the plan of an area over two UTM zones and 50 tiles or more (no
+model needed: `python benchmarks/mapping.py windows` tells only these).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def main() -> None:
     text = (
         f"{table}\n\nBy CPU time the pipeline's reading, blending and writing count, which go on beside the computing. "
         "Estimated: what `olmoearth estimate` says of the device time (goal: within 25 %).\n\n"
-        f"Peak memory of a process: {memory}. The goal: within 10 %. Part of what grows to a bound is what oneDNN keeps "
-        "of each length of a sequence that it has met, and a small area meets few: with LRU_CACHE_CAPACITY=8 in the "
+        f"Peak memory of a process: {memory}. The goal: within 10 %. What grows to a bound is in part what oneDNN has "
+        "of each length of a sequence that it met, and a small area has few: with LRU_CACHE_CAPACITY=8 in the "
         f"environment the second is {forgetful['peak_mb']:.0f} MB.\n\n{_told(windows)}"
     )
     harness.put_section("mapping", "Mapping", text)
