@@ -3,11 +3,11 @@ without start-up, in fp32 and bf16.
 
     python benchmarks/mapping_crops.py [small]
 
-Squares: four of 256 px, windows of 32 px that overlap by 4, twelve timesteps, v1.2-nano with patches of 4 px. Missing:
-the same with a third of the timesteps without a scene. Crops: 64 squares of 32 px, apart. Net: a map in a process that
+Square: one of about 500 px, windows of 32 px that overlap by 4, twelve timesteps, v1.2-nano, patches of 4 px. Missing:
+the same with a third of the timesteps without a scene. Crops: many squares of 32 px, apart. Net: in a process that
 has mapped before; with start-up: a process of its own, from its start to its end. rslearn itself cannot be installed
-here (it needs torchvision); its figures, from another machine of two cores, are for the squares in fp32: 15.0 s, of
-which 5.6 s start-up, and 8.9 s for the bare encoder on 324 crops.
+here (it needs torchvision); its figures, from another machine of two cores, are for such windows in fp32: 15.0 s, of
+which 5.6 s start-up, and 8.9 s for the bare encoder on 324 crops (four squares of 256 px).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from olmoearth_core.project import Project, load_project
 
 ENCODER = "v1.2-nano"
 RSLEARN = {"total": 15.0, "start": 5.6, "bare": 8.9}
-CASES = ("squares", "missing", "crops")
+CASES = ("square", "missing", "crops")
 
 
 def main(*, small: bool = False) -> None:
@@ -71,15 +71,16 @@ def main(*, small: bool = False) -> None:
 
 def _project(folder: Path, case: str, *, small: bool) -> Project:
     folder.mkdir()
-    edge, steps = (64, 4) if small else (256, 12)
-    make_project(folder, ENCODER, size=min(510, 2 * edge + 100))  # 510: the largest world that is simulated
+    size, steps = (126, 4) if small else (510, 12)  # 510: the largest world that is simulated
+    make_project(folder, ENCODER, size=size)
     values = yaml.safe_load((folder / "project.yaml").read_text())
     values["model"] |= {"window_size": 32, "patch_size": 4}
     values["map"]["overlap"] = 0.125
     values["imagery"]["framing"] = {"kind": "period", "timesteps": steps, "days": 30}
     (folder / "project.yaml").write_text(yaml.safe_dump(values))
     project = make_project(folder, ENCODER, size=0, tile_size=256)  # the model anew, for these sizes
-    _draw(project, 32 if case == "crops" else edge, 8 if case == "crops" else 2, small=small)
+    if case == "crops":
+        _draw_crops(project)
     if case == "missing":
         path = freeze_map_scenes(project, Silent())
         content = json.loads(path.read_text())
@@ -90,19 +91,18 @@ def _project(folder: Path, case: str, *, small: bool) -> Project:
     return project
 
 
-def _draw(project: Project, edge: int, along: int, *, small: bool) -> None:
-    """An area of `along` x `along` squares of `edge` pixels, apart, inside the simulated one."""
+def _draw_crops(project: Project, edge: int = 32, gap: int = 28) -> None:
+    """Squares of `edge` pixels instead of the area, `gap` apart, as many as fit into it; 8 x 8 at most."""
     from olmoearth_core.inference.area import load_areas
 
     where = project.path(project.config.map.area)
     (whole,) = load_areas(where, where.name, crs=None, resolution=10)
-    box, gap = whole.bounds, 28 if small and along == 8 else 36
-    along = min(along, box.width // (edge + gap))
-    grid = Grid(whole.grid.crs)
+    box, grid = whole.bounds, Grid(whole.grid.crs)
+    along = range(min(8, (box.width - 4) // (edge + gap)))
     squares = [
         grid.box(box.column + 4 + i * (edge + gap), box.row + 4 + j * (edge + gap), edge, edge).polygon
-        for i in range(along)
-        for j in range(along)
+        for i in along
+        for j in along
     ]
     features = [
         {"type": "Feature", "properties": {}, "geometry": transform_geom(grid.crs, "EPSG:4326", mapping(square))}
