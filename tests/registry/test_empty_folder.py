@@ -150,7 +150,7 @@ def test_so_are_the_code_and_the_libraries_of_that_time(
     listed = subprocess.run(
         [python, "-c", "import olmoearth_core, json; from olmoearth_core.machine import packages; "
          "print(json.dumps([olmoearth_core.__file__, packages()]))"],
-        env={"PYTHONPATH": str(empty / "then" / "code")}, capture_output=True, text=True, check=True,
+        cwd=empty, env={"PYTHONPATH": str(empty / "then" / "code")}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     where, installed = json.loads(listed.stdout)
     assert where.startswith(str(empty / "then" / "code"))
