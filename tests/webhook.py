@@ -24,11 +24,18 @@ def web_hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
 
-    server = HTTPServer(("127.0.0.1", 0), Hook)
+    with served(Hook) as port:
+        yield f"json://127.0.0.1:{port}/hook", came
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of this machine that `handler` answers on."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"json://127.0.0.1:{server.server_port}/hook", came
+        yield server.server_port
     finally:
         server.shutdown()
         thread.join()
