@@ -66,13 +66,15 @@ def due(
         found = reasons(loaded)
     fresh = emit(loaded, found) if tell else []
     if as_json:
-        rows = [{"kind": r.kind, "sentence": r.sentence, "told": r in fresh} for r in found]
+        rows = [{"kind": r.kind, "sentence": r.sentence, "needs": r.needs, "told": r in fresh} for r in found]
         print_json({"project": loaded.config.name, "due": rows})
         return
     out = console()
     for reason in found:
         mark = " (told Prefect)" if reason in fresh else ""
         out.print(f"{reason.kind}: {reason.sentence}{mark}", highlight=False, markup=False, soft_wrap=True)
+        if reason.needs:
+            out.print(f"No retraining: {reason.needs}", highlight=False, markup=False, soft_wrap=True)
     if not found:
         why = "" if loaded.config.retraining else " project.yaml has no section retraining."
         out.print(f"Nothing is due.{why}", highlight=False)

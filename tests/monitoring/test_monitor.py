@@ -44,6 +44,7 @@ def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, t
         assert names.count(f"drift of {copy}") == 1, "measured once"
         assert [one["title"] for one in news] == ["shore: drift"]
         assert sentence in news[0]["message"]
+        assert "add labels of what is new" in news[0]["message"]
         assert last_drift(watched, sentence.partition(":")[0]) is not None
 
         report = monitor(str(mapped.root))
