@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.notify import notify
+from flows.notify import notify, undelivered
 from flows.progress import current_progress
 from flows.told import was_told, write_told
 from olmoearth_core.errors import CoreError
@@ -52,7 +53,9 @@ def known_folders(workspace: Workspace) -> list[Path]:
 
 def _overview(folder: Path) -> Overview:
     try:
-        return overview(load_project(folder))
+        project = load_project(folder)
+        stands = overview(project)
+        return replace(stands, failures=[*stands.failures, *undelivered(project)])
     except CoreError as error:
         return failed_overview(folder, error)
 

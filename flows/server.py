@@ -42,7 +42,7 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
             "No Prefect server is set, and deployments live on one. Start it (`prefect server start`) and set "
             "PREFECT_API_URL, for example to http://127.0.0.1:4200/api."
         )
-    url = re.sub(r"//[^/@]*@", "//", url)  # who writes a password into it does not want to read it here
+    url = re.sub(r"//\S*@", "//", url)  # who writes a password into it does not want to read it here
     with get_client({"event_hooks": {"response": [_soon_again]}}, sync_client=True) as client:
         if (problem := client.api_healthcheck()) is not None:
             raise DeployError(

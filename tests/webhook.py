@@ -19,7 +19,9 @@ def web_hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def do_POST(self) -> None:
             came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
+            self.send_header("Content-Length", "2")
             self.end_headers()
+            self.wfile.write(b"ok")  # what Slack answers
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
