@@ -101,6 +101,9 @@ def test_one_of_each_kind_and_nothing_changes_the_second_time(server: Server, tm
     assert len(server.ask("/automations/filter", sort="NAME_ASC")) == 1
     assert server.olmoearth("undeploy", roots[2]).code == 0
     assert on(server, "olmoearth") == []
+    twice = server.olmoearth("undeploy", roots[2])
+    assert (twice.code, twice.err) == (0, "")
+    assert "0 deployments removed: many-2 is not deployed" in twice.out
 
 
 def test_refusals_leave_nothing_behind(server: Server, tmp_path: Path) -> None:
