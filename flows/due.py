@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flows.monitoring import newest_drift
+from flows.monitoring import instead_of_training, newest_drift
 from flows.notify import wanted
 from flows.told import was_told, write_told
 from olmoearth_core.digest import sha256_file, sha256_json
@@ -36,11 +36,13 @@ class Reason:
         kind: a trigger of project.yaml: labels, season or drift.
         sentence: for a person.
         about: tells this reason from an earlier one of its kind.
+        needs: what is due instead, where training now would only give the model that is there; empty otherwise.
     """
 
     kind: str
     sentence: str
     about: str
+    needs: str = ""
 
 
 Measure = Callable[[Project], DriftReport | None]
@@ -72,7 +74,10 @@ def reasons(project: Project, *, today: dt.date | None = None, drift: Measure = 
         "season": lambda: season_over(project, today or dt.datetime.now(dt.UTC).date()),
         "drift": lambda: drifted(project, drift(project)),
     }
-    return [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
+    told = [reason for kind in dict.fromkeys(retraining.triggers) if (reason := found[kind]()) is not None]
+    if [reason.kind for reason in told] == ["drift"]:
+        return [replace(told[0], needs=instead_of_training(project))]
+    return told
 
 
 def changed_labels(project: Project) -> Reason | None:

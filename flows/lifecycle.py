@@ -155,6 +155,7 @@ def lifecycle(
 @flow(flow_run_name="mapping of {project}")
 def mapping(project: str, refresh: bool = False, engine: str | None = None, processes: int = 1) -> list[dict[str, Any]]:
     """Map the area of the project folder `project` with the model that maps; `refresh` asks the catalogue first."""
+    check_engine(engine, processes)
     if refresh:
         in_turn(lambda: ask_again(load_project(Path(project)), current_progress(), labels=False))
     return map_again(project, engine, processes)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.notify import notify
+from flows.notify import notify, undelivered
 from flows.progress import current_progress
 from flows.told import was_told, write_told
 from olmoearth_core.errors import CoreError
 from olmoearth_core.monitoring.drift import DriftReport, drift, kept_drift
 from olmoearth_core.monitoring.lineage import maps
-from olmoearth_core.monitoring.overview import Overview, failed_overview, overview
+from olmoearth_core.monitoring.overview import Overview, failed_overview, is_current, overview
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE, Project, load_project
 from registry.workspace import Workspace
 
 DRIFT_NEWS = "drift told to people"
+SAME_MODEL = (
+    "Labels, scenes and settings are those of the model that is there, and training anew from the base encoder gives "
+    "that model again: add labels of what is new, or the trigger season, or go on from the champion (retraining.start)."
+)
 
 
 def standings(folders: Sequence[Path], workspace: Workspace) -> list[dict[str, Any]]:
@@ -48,7 +53,9 @@ def known_folders(workspace: Workspace) -> list[Path]:
 
 def _overview(folder: Path) -> Overview:
     try:
-        return overview(load_project(folder))
+        project = load_project(folder)
+        stands = overview(project)
+        return replace(stands, failures=[*stands.failures, *undelivered(project)])
     except CoreError as error:
         return failed_overview(folder, error)
 
@@ -88,13 +95,21 @@ def newest_drift(project: Project, measure: Callable[[Project], DriftReport] | N
 
 
 def tell_of_drift(project: Project, report: DriftReport, progress: Progress) -> None:
-    """Notify people that a map drifted; once for each map, however often it is looked at."""
+    """Notify people that a map drifted, and of what is due where retraining is not; once for each map."""
     if not report.drifted or was_told(project, DRIFT_NEWS, report.map_id):
         return
     rows = [f"* {one.about} {one.name}: {one.found} ({one.psi:.2f}, limit {one.limit:g})" for one in report.drifted]
-    body = "\n".join([report.sentence, "", *rows, *(["", report.note] if report.note else [])])
+    notes = [line for note in (report.note, instead_of_training(project)) if note for line in ("", note)]
+    body = "\n".join([report.sentence, "", *rows, *notes])
     if notify(project, "drift", f"{project.config.name}: drift", body, progress):
         write_told(project, {DRIFT_NEWS: report.map_id})
+
+
+def instead_of_training(project: Project) -> str:
+    """What is due where drift alone asks for a training that would only give the model that is there; else empty."""
+    retraining = project.config.retraining
+    asked = retraining is not None and "drift" in retraining.triggers and retraining.start == "base"
+    return SAME_MODEL if asked and is_current(project, "finetune") else ""
 
 
 def drift_rows(report: DriftReport) -> list[dict[str, str]]:

@@ -1,19 +1,27 @@
 """Telling people: a web hook, an e-mail, Slack, by the addresses in project.yaml, through Apprise or Prefect's blocks.
 
-What cannot be delivered is a note in the log, never the failure of what it tells about.
+What cannot be delivered is a note in the log, never the failure of what it tells about; `olmoearth status` shows it
+until news reaches everybody again.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import logging
 import os
 import re
 import warnings
+from contextlib import suppress
 
+from olmoearth_core.errors import StoreError
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
+from olmoearth_core.store import write_json
 
 BLOCK = "prefect://"
+UNDELIVERED = "undelivered.json"
+"""In the project's state: sentences about the last news, for each address that it did not reach."""
 
 
 def notify(project: Project, about: str, title: str, body: str, progress: Progress) -> int:
@@ -29,14 +37,30 @@ def notify(project: Project, about: str, title: str, body: str, progress: Progre
     config = project.config.notifications
     if config is None or not wanted(project, about):
         return 0
-    told = 0
+    failed = []
     for address in config.to:
-        problem = _deliver(address, title, body)
-        if problem is None:
-            told += 1
-        else:
-            progress.note(f"Not delivered to {address.partition('://')[0]}: {problem}")
-    return told
+        if (problem := _deliver(address, title, body)) is not None:
+            failed.append(f"Not delivered to {address.partition('://')[0]}: {problem}")
+            progress.note(failed[-1])
+    when = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
+    _keep(project, [f"{sentence} ({about}, {when})" for sentence in failed])
+    return len(config.to) - len(failed)
+
+
+def undelivered(project: Project) -> list[str]:
+    """What kept the last news from somebody, a sentence an address; nothing where it reached everybody."""
+    try:
+        kept: list[str] = json.loads((project.state / UNDELIVERED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return kept
+
+
+def _keep(project: Project, sentences: list[str]) -> None:
+    """For `olmoearth status`; a full disk must not fail the work that is told about."""
+    if sentences or undelivered(project):
+        with suppress(StoreError):
+            write_json(project.state / UNDELIVERED, sentences)
 
 
 def wanted(project: Project, about: str) -> bool:

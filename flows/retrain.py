@@ -20,7 +20,7 @@ from flows.door import refresh
 from flows.engines import check_engine
 from flows.gatekeeper import Decided, decide
 from flows.lifecycle import map_again, run_one
-from flows.monitoring import tell_of_drift
+from flows.monitoring import SAME_MODEL, tell_of_drift
 from flows.notify import notify
 from flows.progress import current_progress
 from olmoearth_core.errors import ProjectError
@@ -72,13 +72,16 @@ def _retrain(
             tell_of_drift(project, report, progress)
     if not found and not by_hand:
         return {"due": [], "outcome": "nothing due", "sentence": f"{name}: nothing is due."}
+    if not by_hand and all(reason.needs for reason in found):
+        return {"due": told, "outcome": "nothing new", "sentence": f"{name}: {found[0].needs}"}
     moved = any(reason.kind == "season" for reason in found)
     if moved:
         project = move_season(project)
         refresh(project, progress, labels=False)
     decided, version = _challenge(project, "; ".join([*([why] if why else []), *told]) or BY_HAND, finetune_by)
     outcome = "promoted" if decided.promoted else "refused" if decided.evaluated else "nothing new"
-    result: dict[str, Any] = {"due": told, "outcome": outcome, "sentence": decided.sentence, "version": version}
+    sentence = f"{decided.sentence} {SAME_MODEL}" if outcome == "nothing new" else decided.sentence
+    result: dict[str, Any] = {"due": told, "outcome": outcome, "sentence": sentence, "version": version}
     if decided.evaluated is not None:
         result["report"] = decided.evaluated.report
         page = (project.root / decided.evaluated.report).read_text(encoding="utf-8")
@@ -91,7 +94,7 @@ def _retrain(
     if outcome in ("promoted", "refused"):
         about = "promotion" if decided.promoted else "refusal"
         notify(project, about, f"{name}: {outcome}", _news(result), progress)
-    progress.note(decided.sentence)
+    progress.note(sentence)
     return result
 
 

@@ -63,7 +63,13 @@ def run_lifecycle(
 
 
 def run_retraining(
-    project: Project, progress: Progress, *, why: str = "", only_if_due: bool = False, processes: int = 1
+    project: Project,
+    progress: Progress,
+    *,
+    why: str = "",
+    only_if_due: bool = False,
+    engine: str | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Run the retraining flow on `project` in this process; arguments and result as of `flows.retrain.retrain`.
 
@@ -77,4 +83,4 @@ def run_retraining(
         from flows.retrain import retrain
 
         with listening(progress):
-            return retrain(str(project.root), why, by_hand=not only_if_due, processes=processes)
+            return retrain(str(project.root), why, by_hand=not only_if_due, engine=engine, processes=processes)

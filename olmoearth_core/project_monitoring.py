@@ -17,10 +17,10 @@ class MonitoringConfig(Section):
     embeddings: float = Field(0.75, gt=0)
     """Distance of the mean embeddings, in spreads of the training set's, that is another world."""
     predictions: float = Field(1.0, gt=0)
-    """Index of the classes of a map against what the model said of its held-out windows. Labels are not drawn as a
-    map's area is, so that this is wide."""
+    """Index of the classes, or measured values, of a map against what the model said of its held-out windows. Labels
+    are not drawn as a map's area is, so that this is wide."""
     between_maps: float = Field(0.25, gt=0)
-    """Index of the classes of a map against an earlier map of the same area by the same model."""
+    """Index of the classes, or measured values, of a map against an earlier map of the same area by the same model."""
     max_map_age: int | None = Field(None, ge=1)
     """Days since `map.date` after which `olmoearth status` calls a map old."""
     max_model_age: int | None = Field(None, ge=1)

@@ -48,4 +48,4 @@ class SignatureError(RegistryError, ValueError):
 
 def without_passwords(text: str) -> str:
     """What a message may show of addresses: not their passwords, nor a token in place of a user."""
-    return re.sub(r"//[^/@:\s]*(:[^/@\s]*)?@", "//***@", text)
+    return re.sub(r"//([^/@:\s]*:\S*|[^/@:\s]+)@", "//***@", text)  # a password may hold what a URL should not: / @ #

@@ -19,16 +19,25 @@ def web_hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def do_POST(self) -> None:
             came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
+            self.send_header("Content-Length", "2")
             self.end_headers()
+            self.wfile.write(b"ok")  # what Slack answers
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
 
-    server = HTTPServer(("127.0.0.1", 0), Hook)
+    with served(Hook) as port:
+        yield f"json://127.0.0.1:{port}/hook", came
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of this machine that `handler` answers on."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"json://127.0.0.1:{server.server_port}/hook", came
+        yield server.server_port
     finally:
         server.shutdown()
         thread.join()

@@ -60,11 +60,14 @@ def undeploy(projects: ProjectsArgument, as_json: JsonOption = False) -> None:
     from flows.deploy import undeploy as remove
     from olmoearth_core.project import load_project
 
-    gone = remove([load_project(project) for project in projects])
+    loaded = [load_project(project) for project in projects]
+    gone = remove(loaded)
     if as_json:
         print_json({"deployments": [vars(d) for d in gone]})
         return
     out = console()
     for deployment in gone[:SHOWN]:
-        out.print(f"{deployment.name}: removed", highlight=False, soft_wrap=True)
-    out.print(f"{len(gone)} deployments removed", highlight=False)
+        out.print(f"{deployment.name}: {deployment.done}", highlight=False, soft_wrap=True)
+    done = Counter(deployment.done for deployment in gone)
+    nothing = "" if gone else f": {', '.join(project.config.name for project in loaded[:SHOWN])} is not deployed"
+    out.print(f"{done['removed']} deployments removed{nothing}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
-from flows.cli.stages import ProcessesOption
+from flows.cli.stages import EngineOption, ProcessesOption
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,16 +21,19 @@ def retrain(
     project: ProjectArgument = Path(),
     why: Annotated[str, typer.Option("--why", help="The reason, for the record.")] = "",
     if_due: Annotated[bool, typer.Option("--if-due", help="Only if something is due (olmoearth due).")] = False,
+    engine: EngineOption = None,
     processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Train a challenger on the newest labels; it becomes the champion only if the gates let it pass."""
+    from flows.engines import check_engine
     from flows.run import run_retraining
     from olmoearth_core.project import load_project
 
+    check_engine(engine, processes)
     loaded = load_project(project)
     with progress(as_json) as listener:
-        found = run_retraining(loaded, listener, why=why, only_if_due=if_due, processes=processes)
+        found = run_retraining(loaded, listener, why=why, only_if_due=if_due, engine=engine, processes=processes)
     if as_json:
         print_json({"project": loaded.config.name, **found})
         return
@@ -63,13 +66,15 @@ def due(
         found = reasons(loaded)
     fresh = emit(loaded, found) if tell else []
     if as_json:
-        rows = [{"kind": r.kind, "sentence": r.sentence, "told": r in fresh} for r in found]
+        rows = [{"kind": r.kind, "sentence": r.sentence, "needs": r.needs, "told": r in fresh} for r in found]
         print_json({"project": loaded.config.name, "due": rows})
         return
     out = console()
     for reason in found:
         mark = " (told Prefect)" if reason in fresh else ""
         out.print(f"{reason.kind}: {reason.sentence}{mark}", highlight=False, markup=False, soft_wrap=True)
+        if reason.needs:
+            out.print(f"No retraining: {reason.needs}", highlight=False, markup=False, soft_wrap=True)
     if not found:
         why = "" if loaded.config.retraining else " project.yaml has no section retraining."
         out.print(f"Nothing is due.{why}", highlight=False)

@@ -1,7 +1,8 @@
 """Drift of a map: is its imagery still what the model learned from, and does the model still say what it said?
 
-Imagery and embeddings of some windows are compared with the training set's; the map's classes with what the model said
-of its held-out windows, and with an earlier map of the same area. Looks at what stages left; changes none of it.
+Imagery and embeddings of some windows are compared with the training set's; the map's classes, or measured values, with
+what the model said of its held-out windows, and with an earlier map of the same area. Looks at what stages left;
+changes none of it.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from olmoearth_core.dataset.dataset import open_dataset
+from olmoearth_core.dataset.dataset import Dataset, open_dataset
 from olmoearth_core.dataset.drift import stability_index
 from olmoearth_core.digest import sha256_json
 from olmoearth_core.inference.plan import Plan, read_plan
 from olmoearth_core.monitoring.distance import ks, mean_distance, psi
 from olmoearth_core.monitoring.lineage import MapLineage, Output, lineage_of, outputs
 from olmoearth_core.monitoring.sample import View, band_values, embeddings, map_views, training_views
+from olmoearth_core.monitoring.values import held_out_values, map_values
 from olmoearth_core.progress import Progress, Silent
 from olmoearth_core.project import Project
 from olmoearth_core.store import write_json
 
+if TYPE_CHECKING:
+    from olmoearth_core.models.predictor import TrainedModel
+
 REPORTS = "monitoring"
 """Folder below the project's state."""
-VERSION = 1
+VERSION = 2
 """Raised when the same map comes to other numbers."""
 
 About = Literal["imagery", "embeddings", "predictions"]
@@ -170,18 +175,20 @@ def _compare(project: Project, lineage: MapLineage, progress: Progress) -> Drift
     dataset = open_dataset(lineage.dataset.folder)
     learned = training_views(dataset, limits.windows)
     shown = map_views(project, lineage.tiles.folder, plan, dataset.bands, limits.windows, progress)
-    moved = list(_predictions(project, lineage, plan))
+    model = load_model(lineage.model.folder)
+    measured = plan.model.range is not None
+    moved = list(_values(project, lineage, plan, dataset, model) if measured else _predictions(project, lineage, plan))
     if learned and shown:
         moved += _imagery(learned, shown, dataset.bands, limits.imagery)
         if len(learned) > 1 and len(shown) > 1:
-            model = load_model(lineage.model.folder).predictor
-            old, new = (embeddings(model, views, plan.resolution) for views in (learned, shown))
+            old, new = (embeddings(model.predictor, views, plan.resolution) for views in (learned, shown))
             found = f"{len(new)} windows against {len(old)}"
             distance = round(mean_distance(old, new), 4)
             moved.append(Moved("embeddings", "embeddings", TRAINING, distance, None, limits.embeddings, found))
     moved.sort(key=lambda one: -one.psi / one.limit)
     note = "The training set was replaced since; the map is compared with the newer one." if lineage.replaced else ""
-    note = note if shown else "None of the map's scenes can be read now; its classes alone were compared."
+    said = "values" if measured else "classes"
+    note = note if shown else f"None of the map's scenes can be read now; its {said} alone were compared."
     return DriftReport(project.config.name, lineage.name, len(shown), tuple(moved), note)
 
 
@@ -199,10 +206,8 @@ def _imagery(
 
 
 def _predictions(project: Project, lineage: MapLineage, plan: Plan) -> Iterator[Moved]:
-    """Of classes; of a regression nothing is kept that could be compared but the values of the labels."""
+    """Of classes."""
     limits = project.config.monitoring
-    if plan.model.range is not None:
-        return
     now = _shares(lineage.tiles.manifest.summary["class_pixels"], plan.model.classes)
     if now is None:
         return
@@ -212,8 +217,29 @@ def _predictions(project: Project, lineage: MapLineage, plan: Plan) -> Iterator[
     if (earlier := _earlier(project, lineage, plan)) is not None:
         before = _shares(earlier.manifest.summary["class_pixels"], plan.model.classes)
         if before is not None:
-            against = f"the map of {read_plan(earlier.folder).anchor}"
+            against = _map_of(read_plan(earlier.folder))
             yield _classes(before, now, plan.model.classes, against, limits.between_maps)
+
+
+def _values(
+    project: Project, lineage: MapLineage, plan: Plan, dataset: Dataset, model: TrainedModel
+) -> Iterator[Moved]:
+    """Of measured values: their whole distribution, not only where its middle lies."""
+    limits, now = project.config.monitoring, map_values(lineage.tiles.folder, plan)
+    compared = [(HELD_OUT, held_out_values(dataset, model, limits.windows), limits.predictions)]
+    if (earlier := _earlier(project, lineage, plan)) is not None:
+        before = read_plan(earlier.folder)
+        compared.append((_map_of(before), map_values(earlier.folder, before), limits.between_maps))
+    for against, old, limit in compared:
+        if len(old) and len(now):
+            unit = f" {plan.model.unit}".rstrip()
+            found = f"median {np.median(old):.4g}{unit} -> {np.median(now):.4g}{unit}"
+            index, gap = round(psi(old, now), 4), round(ks(old, now), 4)
+            yield Moved("predictions", plan.model.name, against, index, gap, limit, found)
+
+
+def _map_of(plan: Plan) -> str:
+    return f"the map of {plan.anchor}"
 
 
 def _classes(old: np.ndarray, new: np.ndarray, classes: Sequence[str], against: str, limit: float) -> Moved:

@@ -75,7 +75,7 @@ def overview(project: Project, now: dt.datetime | None = None) -> Overview:
     if model is not None and _cron_due(project, _when(model), now):
         due.append("retraining (retraining.cron)")
     if last is not None and report is not None and report.drifted and _drift_counts(project, last):
-        due.append("retraining (drift)")
+        due.append("labels of what is new (drift)" if _same_model(project, current) else "retraining (drift)")
     return Overview(
         project=project.config.name,
         folder=project.root,
@@ -89,6 +89,16 @@ def overview(project: Project, now: dt.datetime | None = None) -> Overview:
         drift=None if report is None else report.sentence,
         drifted=bool(report and report.drifted),
     )
+
+
+def is_current(project: Project, stage: str) -> bool:
+    """Whether outputs of a stage are there that labels, area and settings as they are now would give again."""
+    return stage in _current(project)[0]
+
+
+def _same_model(project: Project, current: Mapping[str, Output]) -> bool:
+    """Whether training now gives the model that is there (flows/due.py tells what helps)."""
+    return "finetune" in current and getattr(project.config.retraining, "start", None) == "base"
 
 
 def _current(project: Project) -> tuple[dict[str, Output], list[str]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toy
 import yaml
-from prefectserver import Server
+from prefectserver import BIN, Server
+from webhook import served
 
 KINDS = {"lifecycle", "finetune", "mapping", "retrain"}
 LOGIN = "house:a password"
@@ -45,7 +48,9 @@ def on(server: Server, *tags: str) -> list[dict[str, Any]]:
 
 def test_one_of_each_kind_and_nothing_changes_the_second_time(server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "many"
-    roots = projects(folder, 3, deployment={"mapping": "0 5 * * 1", "timezone": "Africa/Nairobi", "tags": ["ours"]})
+    cluster = {"engine": "dask", "processes": 2}
+    settings = {"mapping": "0 5 * * 1", "timezone": "Africa/Nairobi", "tags": ["ours"], **cluster}
+    roots = projects(folder, 3, deployment=settings)
     first = server.olmoearth("deploy", *roots, "--json")
     assert first.code == 0, first.err + first.out
     assert Counter(d["done"] for d in first.json["deployments"]) == {"made": 13}
@@ -56,7 +61,10 @@ def test_one_of_each_kind_and_nothing_changes_the_second_time(server: Server, tm
     assert mapping["tags"] == ["olmoearth", "many-1", "ours"]
     assert mapping["schedules"][0]["schedule"]["cron"] == "0 5 * * 1"
     assert mapping["schedules"][0]["schedule"]["timezone"] == "Africa/Nairobi"
-    assert mapping["parameters"]["refresh"] is True
+    assert mapping["parameters"] == {"project": str(roots[1]), "refresh": True, **cluster}
+    for kind in ("lifecycle", "retrain"):  # which map, too
+        found = server.ask(f"/deployments/name/{kind}/many-1")["parameters"]
+        assert found == {"project": str(roots[1]), "finetune_by": "finetune/many-1", **cluster}
     assert mapping["global_concurrency_limit"]["limit"] == 1
     assert server.ask("/deployments/name/watch/projects")["parameters"] == {"projects": [str(root) for root in roots]}
     automations = server.ask("/automations/filter", sort="NAME_ASC")
@@ -93,6 +101,9 @@ def test_one_of_each_kind_and_nothing_changes_the_second_time(server: Server, tm
     assert len(server.ask("/automations/filter", sort="NAME_ASC")) == 1
     assert server.olmoearth("undeploy", roots[2]).code == 0
     assert on(server, "olmoearth") == []
+    twice = server.olmoearth("undeploy", roots[2])
+    assert (twice.code, twice.err) == (0, "")
+    assert "0 deployments removed: many-2 is not deployed" in twice.out
 
 
 def test_refusals_leave_nothing_behind(server: Server, tmp_path: Path) -> None:
@@ -131,8 +142,32 @@ def test_two_hundred_projects_in_a_minute(server: Server, tmp_path: Path, record
     assert seconds < 60
 
 
-def test_the_platforms_own_deployments_can_be_made() -> None:
-    """Every flow, queue and variable that prefect.yaml names is there."""
+def test_a_busy_server_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own client would wait two seconds, then four."""
+    from flows.server import prefect_server
+
+    asked: list[float] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(time.monotonic())
+            self.send_response(503 if len(asked) < 3 else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    with served(Busy) as port:
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+        with prefect_server():
+            first, second, third = asked
+    assert 0.1 <= second - first < 0.5
+    assert 0.5 <= third - second < 2
+
+
+def test_the_platforms_own_deployments_can_be_made(server: Server, tmp_path: Path) -> None:
+    """Every flow, queue and variable that prefect.yaml names is there, and `prefect deploy --all` makes them."""
     from prefect.flows import load_flow_from_entrypoint
 
     platform = Path(__file__).parents[2]
@@ -142,3 +177,21 @@ def test_the_platforms_own_deployments_can_be_made() -> None:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         assert deployment["parameters"].keys() <= flow.parameters.properties.keys()
         assert deployment["work_pool"] == {"name": "olmoearth", "work_queue_name": "default"}
+    pooled = projects(tmp_path / "pooled", 1)[0]
+    assert server.olmoearth("deploy", pooled).code == 0  # makes the pool
+    assert server.olmoearth("undeploy", pooled).code == 0
+    done = subprocess.run(
+        [str(BIN / "prefect"), "deploy", "--all"],
+        cwd=platform,
+        env=server.environment | {"PROJECTS": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = server.ask("/deployments/name/watch/folder")
+    assert made["parameters"] == {"folder": str(tmp_path)}
+    assert [one["schedule"]["cron"] for one in made["schedules"]] == ["*/15 * * * *"]
+    assert made["pull_steps"] == [], "a worker elsewhere has no such folder"
+    assert (made["work_pool_name"], made["global_concurrency_limit"]["limit"]) == ("olmoearth", 1)
+    assert server.ask("/deployments/bulk_delete", deployments={"name": {"any_": ["folder"]}})["deleted"] == [made["id"]]

@@ -176,3 +176,21 @@ def test_in_a_terminal_it_asks_for_what_is_open(tmp_path: Path, home: Path) -> N
     assert str(config.map.date) == "2024-05-01"
     for told in ("There is no 'nothing'", "There is no file", "There is no 'clas'", "A date is written"):
         assert told in shown
+
+
+def test_a_template_by_git_that_links_out_or_bears_a_password(tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path / "home")
+    folder = own_template(tmp_path / "own")
+    (folder / "ponds" / "hosts").symlink_to("/etc/hosts")
+    (folder / "out").symlink_to("/etc")
+    for arguments in (["add", "."], ["-c", "user.name=P", "-c", "user.email=p@localhost", "commit", "-qm", "links"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    with pytest.raises(ProjectError, match="hosts is a link; a template holds its files itself"):
+        fetch_template(f"file://{folder}#ponds", workspace)
+    with pytest.raises(ProjectError, match="#out climbs out of the repository"):
+        fetch_template(f"file://{folder}#out", workspace)
+    for secret in ("geheim", "ge/heim", "ge@heim"):
+        with pytest.raises(VersioningError, match=r"//\*\*\*@127.0.0.1") as refused:
+            fetch_template(f"http://me:{secret}@127.0.0.1:9/ponds.git", workspace)
+        assert "heim" not in str(refused.value)
+    assert not (tmp_path / "home" / "templates").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from rasters import Layer, StacScene
-from shore import BANDS, DATE, SIZE, write_shore
+from shore import BANDS, DATE, SIZE, square, write_shore
 
 from olmoearth_core.progress import Silent
 from olmoearth_core.project import Project, load_project
@@ -58,5 +58,28 @@ def make_mapped(folder: Path) -> Project:
     changes = {"training": {"epochs": 3, "learning_rate": 0.003}, "map.tile_size": 64, "monitoring.windows": 24}
     project = run(write_shore(folder, changes, scenes=scenes))
     for day in (SAME, BRIGHT, AUTUMN):
+        run(ask(project, day), "infer", "postprocess")
+    return ask(project, DATE)
+
+
+def make_measured(folder: Path) -> Project:
+    """Of a regression, the moisture of land and water: maps of three days; the last one's land is dry and bright."""
+    import geopandas as gpd
+    from rasters import CRS
+
+    scenes = [scene("A", DATE), scene("BB", SAME), scene("DDDD", AUTUMN, brightness=1.3, leaves=0.4, share=0.9)]
+    changes = {
+        "task": {"name": "moisture", "kind": "regression", "unit": "%", "range": [0, 100]},
+        "labels": {"files": ["labels/moisture.geojson"], "date": DATE},
+        "training": {"epochs": 6, "learning_rate": 0.003},
+        "map.tile_size": 64,
+        "monitoring.windows": 24,
+    }
+    project = write_shore(folder, changes, scenes=scenes)
+    halves = [square(0, 0, SIZE / 2, SIZE), square(SIZE / 2, 0, SIZE, SIZE)]
+    frame = gpd.GeoDataFrame({"value": [20.0, 90.0]}, geometry=halves, crs=CRS).to_crs("EPSG:4326")
+    frame.to_file(folder / "labels" / "moisture.geojson")
+    run(project)
+    for day in (SAME, AUTUMN):
         run(ask(project, day), "infer", "postprocess")
     return ask(project, DATE)

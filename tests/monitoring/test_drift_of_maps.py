@@ -6,12 +6,16 @@ import datetime as dt
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from mapped import AUTUMN, BRIGHT, SAME, ask, scene
+import rasterio
+from mapped import AUTUMN, BRIGHT, SAME, ask, make_measured, scene
+from scipy.stats import ks_2samp
 from shore import DATE, write_shore
 
 from olmoearth_core.errors import ProjectError
-from olmoearth_core.monitoring.drift import DriftReport, drift, last_drift
+from olmoearth_core.monitoring.distance import psi
+from olmoearth_core.monitoring.drift import DriftReport, Moved, drift, last_drift
 from olmoearth_core.monitoring.overview import overview
 from olmoearth_core.project import Project, load_project
 
@@ -47,6 +51,38 @@ def test_brightness_and_season_are_drift(mapped: Project) -> None:
     assert {one.against for one in autumn.moved} >= {"the training set", "held-out windows", f"the map of {BRIGHT}"}
     assert "sentinel2_l2a B0" in bright.sentence
     assert bright.moved[0].psi / bright.moved[0].limit == max(one.psi / one.limit for one in bright.moved)
+
+
+@pytest.mark.verify  # a training and three maps; what is read of a map: tests/postprocess/test_value_map.py
+def test_measured_values_drift_too(tmp_path: Path) -> None:
+    project = make_measured(tmp_path)
+    same, autumn = of(project, SAME), of(project, AUTUMN)
+    values = {one.against: one for one in same.moved if one.about == "predictions"}
+    assert values.keys() == {"held-out windows", f"the map of {DATE}"}
+    assert {one.name for one in values.values()} == {"moisture"}
+    assert not any(one.beyond for one in values.values())
+    before, after = (dict(_of_values(report)) for report in (same, autumn))
+    assert after["held-out windows"].psi > 5 * before["held-out windows"].psi
+    assert after["held-out windows"].ks > before["held-out windows"].ks + 0.1
+    assert autumn.beyond("predictions")
+    assert "% -> " in after[f"the map of {SAME}"].found
+
+    # PSI and KS against an earlier map are those of all values of both, whatever was drawn
+    old, new = (_values_of(project, day) for day in (SAME, AUTUMN))
+    told = after[f"the map of {SAME}"]
+    assert (told.psi, told.ks) == pytest.approx((psi(old, new), ks_2samp(old, new).statistic), abs=1e-3)
+
+
+def _of_values(report: DriftReport) -> list[tuple[str, Moved]]:
+    return [(one.against, one) for one in report.moved if one.about == "predictions"]
+
+
+def _values_of(project: Project, day: str) -> np.ndarray:
+    (path,) = project.root.glob(f"maps/shore-{day}-*/map.tif")
+    with rasterio.open(path) as source:
+        stored = source.read(1)
+        values: np.ndarray = stored[stored != source.nodata] * source.scales[0] + source.offsets[0]
+    return values
 
 
 def test_what_was_measured_is_kept_until_something_changes(mapped: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,20 @@ def test_drift_of_the_newest_map_is_due_with_its_numbers(retrains: Project) -> N
     assert "drifted; most of all" in reason.sentence
     assert "limit 0.25" in reason.sentence
     told = CliRunner().invoke(app, ["due", str(retrains.root), "--json"])
-    assert json.loads(told.stdout)["due"] == [{"kind": "drift", "sentence": reason.sentence, "told": False}]
-    assert "retraining (drift)" in overview(retrains).due
+    row = {"kind": "drift", "sentence": reason.sentence, "needs": reason.needs, "told": False}
+    assert json.loads(told.stdout)["due"] == [row]
+
+    # the same labels and settings give the same model: that is said, and not tried, unless there is something new
+    assert "add labels of what is new" in reason.needs
+    assert overview(retrains).due == ["labels of what is new (drift)"]
+    assert "No retraining: Labels, scenes and settings" in CliRunner().invoke(app, ["due", str(retrains.root)]).output
+    going_on = ask(retrains, DATE, retraining={"triggers": ["drift"], "start": "champion"})
+    assert [one.needs for one in reasons(going_on)] == [""]
+    assert "retraining (drift)" in overview(going_on).due
+    longer = ask(retrains, DATE, retraining={"triggers": ["drift"], "start": "base"}, training={"epochs": 4})
+    assert [one.needs for one in reasons(longer)] == [""]
+    assert "retraining (drift)" in overview(longer).due
+    ask(retrains, DATE, training={"epochs": 3})
 
     # the limits are those of the section monitoring, and no others
     wide = {"imagery": 50.0, "embeddings": 50.0, "predictions": 50.0, "between_maps": 50.0}

@@ -25,6 +25,7 @@ def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, t
     from prefect.testing.utilities import prefect_test_harness
 
     from flows.monitor import monitor
+    from flows.retrain import retrain
     from flows.watch import watch
 
     with prefect_test_harness(server_startup_timeout=120), web_hook() as (hook, news):
@@ -44,7 +45,14 @@ def test_the_flow_leaves_an_artifact_and_the_watch_tells_once(mapped: Project, t
         assert names.count(f"drift of {copy}") == 1, "measured once"
         assert [one["title"] for one in news] == ["shore: drift"]
         assert sentence in news[0]["message"]
+        assert "add labels of what is new" in news[0]["message"]
         assert last_drift(watched, sentence.partition(":")[0]) is not None
+
+        models = {path.parent.name for path in copy.rglob("weights.safetensors")}
+        tried = retrain(str(copy))  # as the event has it start
+        assert (tried["due"], tried["outcome"]) == ([sentence], "nothing new")
+        assert "add labels of what is new" in tried["sentence"]
+        assert {path.parent.name for path in copy.rglob("weights.safetensors")} == models, "nothing was trained"
 
         report = monitor(str(mapped.root))
         assert report["drifted"] is True, "the map made last is that of autumn"

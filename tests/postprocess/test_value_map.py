@@ -15,6 +15,8 @@ from smallmap import CLASSES, checksums, clouds, infer_run, postprocess_run, sma
 from olmoearth_core.errors import MappingError, StoreError
 from olmoearth_core.inference.blend import NO_VALUE, VALUE_STEPS
 from olmoearth_core.inference.infer import infer
+from olmoearth_core.inference.plan import read_plan
+from olmoearth_core.monitoring.values import map_values
 from olmoearth_core.postprocess.postprocess import postprocess
 from olmoearth_core.postprocess.value_map import value_table
 from olmoearth_core.project import Project
@@ -56,6 +58,9 @@ def test_the_map_holds_values_of_the_range_and_says_how_to_read_them(project: Pr
     assert known.min() >= 20
     assert known.max() <= 120
     assert known.std() > 0.5
+    tiles = project.root / "tiles"
+    compared = map_values(tiles, read_plan(tiles))  # what monitoring compares: all of them, where there are few
+    np.testing.assert_allclose(np.sort(compared), np.sort(known), atol=1e-3)
     assert summary["values"]["pixels"] == len(known) == summary["mapped_pixels"]
     assert summary["values"]["mean"] == pytest.approx(known.mean(), rel=2e-3)  # ground, not pixels
     assert summary["values"]["p50"] == pytest.approx(np.median(known), abs=0.01)
