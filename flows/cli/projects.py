@@ -89,6 +89,12 @@ def init(
         out.print(f"  {path}", highlight=False, soft_wrap=True)
     for note in made.filled.notes:
         out.print(f"{note}.", highlight=False, markup=False, soft_wrap=True)
+    kept = {made.root / name for name in made.kept}
+    if left := [path for path in made.files if path not in kept]:
+        names = ", ".join(str(path.relative_to(made.root)) for path in left)
+        out.print(f"Not committed to git, being large or in a repository of yours: {names}.", highlight=False)
+    else:
+        out.print("All of it is committed to git; `olmoearth run` says what to commit later.", highlight=False)
     first = "" if made.filled.labels else f"put your labels into {folder / 'labels'}, fill in project.yaml, then "
     out.print(f"Next: {first}`olmoearth validate {folder}`.", highlight=False, soft_wrap=True)
 
