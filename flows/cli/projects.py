@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+from flows.cli.output import JsonOption, ProjectArgument, console, file_name, print_json, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,7 +28,11 @@ def init(
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option(help="Your label file: vector, CSV table or raster; repeatable. Fills in what follows from it."),
+        typer.Option(
+            parser=file_name,
+            metavar="FILE",
+            help="Your label file: vector, CSV table or raster; repeatable. Fills in what follows from it.",
+        ),
     ] = None,
     class_property: Annotated[str | None, typer.Option(help="Its property, or column, with the class.")] = None,
     classes: Annotated[

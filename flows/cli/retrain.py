@@ -71,5 +71,5 @@ def due(
         mark = " (told Prefect)" if reason in fresh else ""
         out.print(f"{reason.kind}: {reason.sentence}{mark}", highlight=False, markup=False, soft_wrap=True)
     if not found:
-        why = "" if loaded.config.retraining else " project.yaml has no section retraining."
+        why = "" if loaded.config.retraining else " Nobody looks: add `retraining: {}` to project.yaml to have it told."
         out.print(f"Nothing is due.{why}", highlight=False)

@@ -86,12 +86,12 @@ def read_vector(path: Path, source: str) -> VectorFile:
         LabelError: missing, no vector file, without features, without a CRS, or with a CRS that cannot be its own.
     """
     if not path.exists():
-        raise LabelError(f"{source}: no such file (looked for {path}). Put it there or correct project.yaml.")
+        raise LabelError(f"{source}: no such file (looked for {path}). Put it there, or correct its name.")
     meta, wkb, values = _read_layer(path, source)
     if wkb is None:
         raise LabelError(f"{source}: holds no geometries. Give a vector file with geometries (GeoJSON, GeoPackage).")
     if len(wkb) == 0:
-        raise LabelError(f"{source}: holds no features. Add labels to it or take it out of project.yaml.")
+        raise LabelError(f"{source}: holds no features. Draw some in it, or leave the file out.")
     if not meta["crs"]:
         raise LabelError(
             f"{source}: states no CRS. Save it with one (in QGIS: Export > Save Features As), or as GeoJSON in degrees."
@@ -213,6 +213,12 @@ def impossible(crs: CRS, geometries: np.ndarray) -> str:
     extent = f"coordinates reach from ({left:.6g}, {bottom:.6g}) to ({right:.6g}, {top:.6g})"
     in_degrees = left >= -180 and right <= 180 and bottom >= -90 and top <= 90
     if crs.is_geographic and not in_degrees and not np.isnan(left):
+        if max(-left, right) <= 180 and max(-bottom, top) <= 180:
+            beyond = top if top > 90 else bottom
+            return (
+                f"has the latitude {beyond:.6g}; latitudes are -90 to 90. Correct it, or exchange longitude and latitude "
+                "where they are the wrong way round."
+            )
         if max(-left, right) <= 360 and max(-bottom, top) <= 90:
             beyond, same = (right, right - 360) if right > 180 else (left, left + 360)
             return (
