@@ -23,7 +23,9 @@ def sample(
             metavar="MAP...", help="A map file, or its folder below maps/; several files only of one map's zones."
         ),
     ],
-    size: Annotated[int | None, typer.Option(min=2, help="Units altogether, if --least leaves so few. Default: as --error asks.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Units altogether, if --least leaves so few. Default: as --error asks.")
+    ] = None,
     error: Annotated[
         float, typer.Option(min=0.001, max=0.2, help="Standard error wanted of the overall accuracy.")
     ] = 0.01,

@@ -69,7 +69,8 @@ def import_(
         typer.Option(
             parser=file_name,
             metavar="FILE",
-            help="Vector file, CSV table or raster of labels, or a folder of such; repeatable.", rich_help_panel=LABELS
+            help="Vector file, CSV table or raster of labels, or a folder of such; repeatable.",
+            rich_help_panel=LABELS,
         ),
     ] = None,
     classes: Annotated[

@@ -9,7 +9,6 @@ import typer
 
 from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
 
-
 SHOWN = 3
 """Rows that are told of a map that did not drift."""
 

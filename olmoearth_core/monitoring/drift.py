@@ -108,7 +108,9 @@ class DriftReport:
         if not self.drifted:
             return ""
         if self.beyond("predictions"):
-            return "What to do: look at the map before you use it, and assess it (olmoearth sample) or label newer places."
+            return (
+                "What to do: look at the map before you use it, and assess it (olmoearth sample) or label newer places."
+            )
         return (
             "What to do: see whether map.date is in the season of the labels; if so, label places that look as the map's "
             "imagery does, and retrain."

@@ -197,9 +197,7 @@ def to_keep(project: Project) -> list[str]:
     top = git.top(project.root)
     if top is None:
         return []
-    found = [
-        os.path.relpath(top.resolve() / name, project.root) for name in git.changed(project.root, *BELONGS_IN_GIT)
-    ]
+    found = [os.path.relpath(top.resolve() / name, project.root) for name in git.changed(project.root, *BELONGS_IN_GIT)]
     return [name for name in found if _size(project.root / name) <= MOST_BYTES_IN_GIT]
 
 
