@@ -73,8 +73,10 @@ app = typer.Typer(
 
 def _add(panel: str, part: typer.Typer) -> None:
     """Add the commands and groups of `part` to the app, in a panel of its help."""
-    for added in (*part.registered_commands, *part.registered_groups):
-        added.rich_help_panel = panel
+    for command in part.registered_commands:
+        command.rich_help_panel = panel
+    for group in part.registered_groups:
+        group.rich_help_panel = panel
     app.registered_commands += part.registered_commands
     app.registered_groups += part.registered_groups
 

@@ -41,7 +41,8 @@ def change(
     from rich.table import Table
 
     out = console()
-    table = Table(title=f"{found['map_id']}: hectares, rows became columns", title_justify="left")
+    out.print(f"{found['map_id']}: hectares, rows became columns", highlight=False, soft_wrap=True, style="italic")
+    table = Table()
     table.add_column("")
     for name in found["classes"]:
         table.add_column(name, justify="right")

@@ -130,8 +130,8 @@ def _numbers(texts: np.ndarray) -> np.ndarray:
 def _crs(source: str, crs: str | None, *, in_degrees: bool) -> CRS:
     if crs is None and not in_degrees:
         raise LabelError(
-            f"{source}: states no CRS. Set labels.crs in project.yaml (`olmoearth init` and `import`: --crs) to that of "
-            "its coordinates, such as EPSG:32631."
+            f"{source}: states no CRS. Set labels.crs in project.yaml (`olmoearth init` and `import`: --crs) to that "
+            "of its coordinates, such as EPSG:32631."
         )
     try:
         stated = CRS.from_user_input(crs or "EPSG:4326")

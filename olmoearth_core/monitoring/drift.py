@@ -112,8 +112,8 @@ class DriftReport:
                 "What to do: look at the map before you use it, and assess it (olmoearth sample) or label newer places."
             )
         return (
-            "What to do: see whether map.date is in the season of the labels; if so, label places that look as the map's "
-            "imagery does, and retrain."
+            "What to do: see whether map.date is in the season of the labels; if so, label places that look as the "
+            "map's imagery does, and retrain."
         )
 
     def to_json(self) -> dict[str, Any]:
