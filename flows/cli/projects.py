@@ -171,4 +171,7 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
             if errors
             else f"[green]{loaded.config.name} is ready[/]: `olmoearth run {project}`."
         )
+        if not errors:
+            text = f"Whether labels fit the imagery, `olmoearth run {project} --until preprocess` tells from pixels."
+            out.print(text, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if errors else 0)
