@@ -146,25 +146,25 @@ def show_results(root: Path, results: list[dict[str, Any]]) -> None:
 
     out = console()
     last = results[-1]
-    if all(result["skipped"] for result in results):
+    idle = all(result["skipped"] for result in results)
+    if idle:
         until = "the map" if last["stage"] == "postprocess" else last["stage"]
         out.print(f"Nothing to do: everything up to {until} is up to date.", highlight=False)
-        for result in results:
-            for line in warning_lines(result):
-                out.print(line, highlight=False, markup=False)
     else:
         out.print(stages_table(results))
-        for result in results:
-            for line in (*scores_lines(result), *warning_lines(result)):
-                out.print(line, highlight=False, markup=False)
+    for result in results:
+        scores = [] if idle and len(results) > 1 else scores_lines(result)
+        for line in (*scores, *warning_lines(result)):
+            out.print(line, highlight=False, markup=False)
     for result in results:
         for page in reports(result):
             name = {"preprocess": "Training set:", "finetune": "Model:"}[result["stage"]]
             out.print(f"{name} {root / page}", highlight=False, soft_wrap=True)
-    if not last["skipped"] and "areas" in last["summary"]:
-        out.print(areas_table(last["summary"]["areas"]))
-    elif not last["skipped"]:
-        for line in summary_lines(last):
+    if not idle:
+        summary = dict(last["summary"])
+        if areas := summary.pop("areas", None):
+            out.print(areas_table(areas))
+        for line in summary_lines({**last, "summary": summary}):
             out.print(line, highlight=False, markup=False)
     if last["stage"] == "postprocess":
         folder = root / last["folder"]
