@@ -48,6 +48,19 @@ def stages_table(results: list[dict[str, Any]]) -> Table:
     return table
 
 
+def areas_table(areas: dict[str, dict[str, Any]]) -> Table:
+    """What a map of classes says each class covers."""
+    from rich.table import Table
+
+    table = Table(title="What is mapped", title_justify="left")
+    table.add_column("class")
+    for column in ("hectares", "share"):
+        table.add_column(column, justify="right")
+    for name, found in areas.items():
+        table.add_row(name, f"{found['hectares']:,.1f}", f"{found['share']:.1%}")
+    return table
+
+
 def outlook_table(expected: Outlook, kind: str) -> Table:
     """The labelled pixels of each class, or range of a regression, and the windows of each split that have it."""
     from rich.table import Table

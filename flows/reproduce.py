@@ -72,9 +72,7 @@ def _folder(into: Path) -> Path:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise FlowError(
-            f"{folder}: is not empty. A map is made again in a folder of its own; name another with --into."
-        )
+        raise FlowError(f"{folder}: is not empty. A map is made again in a folder of its own; name another with --to.")
     return folder
 
 

@@ -16,7 +16,7 @@ from olmoearth_core.templates import Answers, Template, find_template, read_temp
 from olmoearth_core.templates.fill import Filled
 from registry.errors import without_passwords
 from registry.versioning import git
-from registry.versioning.dvc import ensure_pipeline
+from registry.versioning.dvc import commit_beginning, ensure_pipeline
 from registry.workspace import Workspace
 
 
@@ -29,12 +29,14 @@ class Started:
         template: what it was made from.
         files: written, in the order a partner reads them.
         filled: what was filled in.
+        kept: files that are committed in its repository; none where the repository is somebody's around it.
     """
 
     root: Path
     template: Template
     files: list[Path]
     filled: Filled
+    kept: list[str]
 
 
 def project_folder(named: Path) -> Path:
@@ -72,8 +74,10 @@ def start_project(named: Path, template: str, answers: Answers, workspace: Works
     found = fetch_template(template, workspace)
     with _all_or_nothing(root):
         files, filled = write_template(found, root, project_name=root.name, answers=answers)
-        ensure_pipeline(load_project(root), workspace)
-    return Started(root, found, files, filled)
+        project = load_project(root)
+        ensure_pipeline(project, workspace)
+        kept = commit_beginning(project)
+    return Started(root, found, files, filled, kept)
 
 
 def fetch_template(named: str, workspace: Workspace) -> Template:

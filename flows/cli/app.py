@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from flows.cli import (
     assess,
@@ -39,39 +40,52 @@ from flows.cli.output import fail, quiet_libraries
 WRONG_USAGE, STOPPED = 2, 130
 """Exit codes that Typer gives."""
 
+PANELS = {
+    "Begin": (projects, importing, estimate, demo),
+    "Run": (stages, dataset),
+    "Map and publish": (assess, change, embed),
+    "Models": (models, retrain, probe, search, compare, encoders),
+    "Prove": (audit, reproduce, keys),
+    "Operate": (monitoring, deploy, backup, doctor),
+}
+"""Panel of `olmoearth --help` -> whose commands it shows, in the order of a partner's work."""
+
+
+class _ByPanel(TyperGroup):
+    """Commands in the order of their panels, groups among them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands, panel after panel."""
+        panels = list(PANELS)
+        return sorted(self.commands, key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")))
+
+
 app = typer.Typer(
     name="olmoearth",
+    cls=_ByPanel,
     help="From labels and an area to a map, and to the proof of what made it.",
     epilog="Every command takes --debug: show the traceback and the libraries' logs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (
-    projects,
-    importing,
-    estimate,
-    stages,
-    probe,
-    search,
-    compare,
-    embed,
-    assess,
-    change,
-    monitoring,
-    deploy,
-    retrain,
-    dataset,
-    audit,
-    keys,
-    reproduce,
-    backup,
-    models,
-    encoders,
-    doctor,
-    demo,
-):
-    module.add_to(app)
+
+
+def _add(panel: str, part: typer.Typer) -> None:
+    """Add the commands and groups of `part` to the app, in a panel of its help."""
+    for command in part.registered_commands:
+        command.rich_help_panel = panel
+    for group in part.registered_groups:
+        group.rich_help_panel = panel
+    app.registered_commands += part.registered_commands
+    app.registered_groups += part.registered_groups
+
+
+for _panel, _modules in PANELS.items():
+    for _module in _modules:
+        _part = typer.Typer()
+        _module.add_to(_part)
+        _add(_panel, _part)
 
 
 def main() -> None:

@@ -17,8 +17,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def sample(
-    map_place: Annotated[Path, typer.Argument(metavar="MAP", help="A map file, or its folder below maps/.")],
-    size: Annotated[int | None, typer.Option(min=2, help="Units altogether. Default: as --error asks.")] = None,
+    map_places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MAP...", help="A map file, or its folder below maps/; several files only of one map's zones."
+        ),
+    ],
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Units altogether, if --least leaves so few. Default: as --error asks.")
+    ] = None,
     error: Annotated[
         float, typer.Option(min=0.001, max=0.2, help="Standard error wanted of the overall accuracy.")
     ] = 0.01,
@@ -32,7 +39,7 @@ def sample(
     """Draw a stratified reference sample from a map, for people to interpret."""
     from olmoearth_core.assessment import sample as sampling
 
-    files = sampling.map_files(map_place)
+    files = [path for place in map_places for path in sampling.map_files(place)]
     out = to or _beside(files[0])
     design = sampling.draw(files, out, size=size, error=error, expected=expected, least=least, simple=simple, seed=seed)
     if as_json:
@@ -41,6 +48,11 @@ def sample(
         )
         return
     told = console()
+    if size is not None and len(design.units) > size:
+        why = f"each class gets --least {least} units where it has them. A smaller --least draws fewer."
+        told.print(f"[yellow]More than --size {size}[/]: {why}", highlight=False, soft_wrap=True)
+    elif size is not None and len(design.units) < size:
+        told.print(f"[yellow]Fewer than --size {size}[/]: the map has no more pixels.", highlight=False)
     told.print(f"{len(design.units)} units of {design.map_id}: {out}", highlight=False, soft_wrap=True)
     text = (
         f"Open {sampling.LAYERS} in QGIS (layers sample and pixels), write one of {', '.join(design.classes)} or "

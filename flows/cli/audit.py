@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from registry.audit.report import AuditReport
     from registry.workspace import Workspace
 
-ThingArgument = Annotated[
-    str,
+ThingsArgument = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="FILE|ID",
+        metavar="[FILE|ID]...",
         show_default=False,
         help="A file or folder (any product of a map, a tile, weights, a model, a dataset, labels), or a name: a map's "
         "id, a model `name/3`, a digest, a DVC hash, a scene's id.",
@@ -40,14 +40,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def audit(
-    thing: ThingArgument = "",
+    things: ThingsArgument = None,
     verify: VerifyOption = False,
     head: HeadOption = None,
     as_json: JsonOption = False,
     html: HtmlOption = None,
     prov: ProvOption = None,
 ) -> None:
-    """Tell what made a thing and what was made from it, and verify every checksum behind it.
+    """Tell what made a thing and what was made from it, and verify every checksum behind it; of each that is named.
 
     With --verify and nothing named, it is the registry alone. Exits with 1 unless all verify.
     """
@@ -55,20 +55,23 @@ def audit(
     from registry.workspace import Workspace
 
     workspace = Workspace.from_environment()
-    if not thing or head:
+    if not things or head:
         from flows.cli.verify import verify_all
 
-        if thing or not verify:
+        if things or not verify:
             raise typer.BadParameter("name a file or an id, or give --verify alone; --head goes with --verify alone.")
         raise typer.Exit(verify_all(workspace, head or [], as_json))
+    _one_page_each(things, html, prov)
     with progress(as_json) as listener:
-        report = look_up(workspace, thing, listener, whole_registry=verify)
-    _tell(report, workspace, as_json, html, prov)
-    raise typer.Exit(0 if report.verified else 1)
+        reports = [
+            look_up(workspace, thing, listener, whole_registry=verify and k == 0) for k, thing in enumerate(things)
+        ]
+    _tell(reports, workspace, as_json, html, prov)
+    raise typer.Exit(0 if all(report.verified for report in reports) else 1)
 
 
 def lineage(
-    thing: ThingArgument, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None
+    things: ThingsArgument = None, as_json: JsonOption = False, html: HtmlOption = None, prov: ProvOption = None
 ) -> None:
     """Tell what the registry recorded of a thing, both ways: what made it, and what was made from it.
 
@@ -78,26 +81,44 @@ def lineage(
     from registry.audit.audit import lineage as look_up
     from registry.workspace import Workspace
 
+    if not things:
+        raise typer.BadParameter("name a file or an id.")
+    _one_page_each(things, html, prov)
     workspace = Workspace.from_environment()
-    report = look_up(workspace, thing)
-    _tell(report, workspace, as_json, html, prov)
-    raise typer.Exit(0 if report.verdict == "recorded" else 1)
+    reports = [look_up(workspace, thing) for thing in things]
+    _tell(reports, workspace, as_json, html, prov)
+    raise typer.Exit(0 if all(report.verdict == "recorded" for report in reports) else 1)
 
 
-def _tell(report: AuditReport, workspace: Workspace, as_json: bool, html: Path | None, prov: Path | None) -> None:
+def _one_page_each(things: list[str], html: Path | None, prov: Path | None) -> None:
+    if len(things) > 1 and (html is not None or prov is not None):
+        raise typer.BadParameter(f"--html and --prov write a page of one thing; {len(things)} are named. Name one.")
+
+
+def _tell(
+    reports: list[AuditReport], workspace: Workspace, as_json: bool, html: Path | None, prov: Path | None
+) -> None:
+    """Tell one after the other; for machines one value, a list where several things were named."""
     if html is not None:
-        _write_page(html, report, workspace)
+        _write_page(html, reports[0], workspace)
     if prov is not None:
         from olmoearth_core.store import write_json
         from registry.audit.prov import prov_document
 
-        write_json(prov, prov_document(report))
+        write_json(prov, prov_document(reports[0]))
     if as_json:
-        print_json(report.to_json())
+        told = [report.to_json() for report in reports]
+        print_json(told if len(told) > 1 else told[0])
         return
     from flows.cli.audit_text import show
 
-    show(report, console())
+    out = console()
+    for report in reports:
+        show(report, out)
+    if len(reports) > 1:
+        words = "recorded" if any(report.verdict == "recorded" for report in reports) else "verified"
+        held = sum(report.verdict in ("verified", "recorded") for report in reports)
+        out.print(f"{held} of {len(reports)} {words}.", highlight=False)
     for path in (html, prov):
         if path is not None:
             side_console().print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)

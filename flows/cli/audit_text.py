@@ -24,10 +24,12 @@ def show(report: AuditReport, out: Console) -> None:
     """Print the verdict, the lineage both ways, and the checks."""
     out.print(f"[bold]{VERDICTS.get(report.verdict, '[red]NOT VERIFIED')}[/][/]  ", end="")
     out.print(report.sentence, highlight=False, markup=False, soft_wrap=True)
+    if report.scenes and report.touched is not None:  # "which maps does this scene touch?": maps before its files
+        _show_touched(report.touched, out)
     for title, line in _upstream(report):
         out.print(f"[bold]{title:<9}[/]", end="")
         out.print(line, highlight=False, markup=False, soft_wrap=True)
-    if report.touched is not None:
+    if not report.scenes and report.touched is not None:
         _show_touched(report.touched, out)
     for check in report.checks:
         show_check(check, out)
@@ -96,9 +98,9 @@ def _show_touched(touched: Touched, out: Console) -> None:
         (f"{m.name}/{m.version}", m.project, m.weights_sha256[:16], f"{m.created:%Y-%m-%d}") for m in touched.models
     ]
     datasets = [(d.digest[:16], d.project, d.dvc_hash or "", f"{d.created:%Y-%m-%d}") for d in touched.datasets]
-    _show_table(out, "dataset version(s)", ("digest", "project", "DVC", "recorded"), datasets)
-    _show_table(out, "model version(s)", ("model", "project", "weights", "recorded"), models)
     _show_table(out, "map(s)", ("map", "project", "for", "model", "recorded", "through its"), maps)
+    _show_table(out, "model version(s)", ("model", "project", "weights", "recorded"), models)
+    _show_table(out, "dataset version(s)", ("digest", "project", "DVC", "recorded"), datasets)
 
 
 def _show_table(out: Console, what: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

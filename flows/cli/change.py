@@ -16,8 +16,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def change(
-    old: Annotated[Path, typer.Argument(help="The earlier map: a map file, or its folder below maps/.")],
-    new: Annotated[Path, typer.Argument(help="The later one.")],
+    maps: Annotated[
+        list[Path],
+        typer.Argument(metavar="OLD NEW", help="The earlier and the later map: map files, or folders below maps/."),
+    ],
     to: Annotated[Path, typer.Option(help="Folder for the map of change.")] = Path("change"),
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Below this probability in either map a difference is uncertain.")
@@ -29,7 +31,9 @@ def change(
     from olmoearth_core.assessment import change as comparing
     from olmoearth_core.assessment.sample import map_files
 
-    before, after = map_files(old), map_files(new)
+    if len(maps) != 2:
+        raise typer.BadParameter(f"two maps are compared, the earlier one first; {len(maps)} are named.")
+    before, after = (map_files(place) for place in maps)
     found = comparing.change(before, after, to, min_confidence=min_confidence, resample=resample)
     if as_json:
         print_json(found)
@@ -37,7 +41,8 @@ def change(
     from rich.table import Table
 
     out = console()
-    table = Table(title=f"{found['map_id']}: hectares, rows became columns", title_justify="left")
+    out.print(f"{found['map_id']}: hectares, rows became columns", highlight=False, soft_wrap=True, style="italic")
+    table = Table()
     table.add_column("")
     for name in found["classes"]:
         table.add_column(name, justify="right")

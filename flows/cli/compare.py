@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+from flows.cli.output import JsonOption, ProjectArgument, console, listed, print_json, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def compare(
             loaded,
             dataset.folder,
             dataset.manifest,
-            candidates(loaded, _listed(encoders), _listed(weights)),
+            candidates(loaded, listed(encoders), listed(weights)),
             split=split,
             epochs=epochs,
             area_km2=area,
@@ -61,10 +61,6 @@ def compare(
         print_json(found | {"files": files})
     else:
         _show(found, files)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _show(found: dict[str, Any], files: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,7 +43,7 @@ def estimate(
     plot: Annotated[Path | None, typer.Option(help="Draw the family into this PNG.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate what mapping costs, for each encoder: per window, per km², and for an area."""
+    """Estimate what mapping costs, for each encoder: per window, per km², and for an area; and what training took."""
     from olmoearth_core.models import cost
     from olmoearth_core.models.catalogue import CATALOGUE, named
     from olmoearth_core.project import load_project
@@ -77,7 +78,8 @@ def estimate(
     if as_json:
         km2 = outlook.km2 if outlook else area
         plan = {key: value for key, value in asdict(outlook).items() if key != "km2"} if outlook else None
-        found = {"project": loaded and loaded.config.name, "area_km2": km2, "plan": plan}
+        trained = loaded and _last_training(loaded)
+        found = {"project": loaded and loaded.config.name, "area_km2": km2, "plan": plan, "training": trained}
         print_json({**found, "rows": [_row(row) for row in rows]})
     else:
         _show(rows, work, loaded, outlook, area, plot)
@@ -107,6 +109,41 @@ def _task(project: Project) -> TaskCard:
 
     task = project.config.task
     return TaskCard(name=task.name, kind=task.kind, classes=task.class_names, unit=task.unit, range=task.range)
+
+
+def _last_training(project: Project) -> dict[str, Any] | None:
+    """What the training that was done last in the project cost; None where none was, or nobody measured it."""
+    from olmoearth_core.monitoring.lineage import made_at, outputs
+    from olmoearth_core.stage import read_record
+
+    for model in sorted(outputs(project, "finetune"), key=made_at, reverse=True):
+        cost = read_record(project, "finetune", model.manifest.key)
+        if cost.get("wall_seconds") and not cost.get("resumed"):  # resumed: only the part after a stop was measured
+            settings = model.manifest.settings
+            return {
+                "encoder": settings["model"]["encoder"],
+                "epochs": settings["training"]["epochs"],
+                "wall_seconds": cost["wall_seconds"],
+                "device": cost.get("device"),
+            }
+    return None
+
+
+def _show_training(project: Project) -> None:
+    last = _last_training(project)
+    if last is None:
+        text = (
+            "Training comes on top, and fetching its imagery: how long it takes depends on labels, recipe and device, "
+            "and nothing was trained here yet. `olmoearth run --until finetune` measures it; then it is told here."
+        )
+    else:
+        text = (
+            f"Training comes on top: {last['encoder']} took {last['wall_seconds']:,.0f} s for {last['epochs']} epochs "
+            f"here, the last time ({last['device'] or 'device not known'})."
+        )
+    out = console()
+    out.print(text, highlight=False, soft_wrap=True)
+    out.print(f"Next: `olmoearth run {os.path.relpath(project.root)}`.", highlight=False, soft_wrap=True)
 
 
 def _row(row: Estimate) -> dict[str, Any]:
@@ -161,5 +198,7 @@ def _show(
         out.print("--measure adds windows/s on this device, and hours where there is an area.", highlight=False)
     elif area is None and outlook is None:
         out.print("--area KM2 adds hours, and money with --price PER_HOUR.", highlight=False)
+    if project is not None:
+        _show_training(project)
     if plot is not None:
         out.print(f"Plot: {plot}", highlight=False, soft_wrap=True)

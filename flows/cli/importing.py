@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.output import JsonOption, console, print_json, progress
+from flows.cli.output import JsonOption, console, file_name, print_json, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +67,10 @@ def import_(
     labels: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Vector file, CSV table or raster of labels, or a folder of such; repeatable.", rich_help_panel=LABELS
+            parser=file_name,
+            metavar="FILE",
+            help="Vector file, CSV table or raster of labels, or a folder of such; repeatable.",
+            rich_help_panel=LABELS,
         ),
     ] = None,
     classes: Annotated[

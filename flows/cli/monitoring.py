@@ -9,6 +9,9 @@ import typer
 
 from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
 
+SHOWN = 3
+"""Rows that are told of a map that did not drift."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -39,6 +42,7 @@ def status(
 def drift(
     project: ProjectArgument = Path(),
     map_id: Annotated[str | None, typer.Option("--map", help="Id of a map; the last one when not given.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also show what is within its limit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a map's imagery, embeddings and classes with what its model learned, and with an earlier map."""
@@ -55,13 +59,16 @@ def drift(
         return
     table = Table(title=f"{report.map_id}: {report.windows} windows looked at", title_justify="left")
     rows = drift_rows(report)
+    told = rows if every else [row for row in rows if row["drifted"]] or rows[:SHOWN]
     for k, name in enumerate(rows[0] if rows else []):
         table.add_column(name, justify="right" if 2 <= k <= 5 else "left", overflow="fold")
-    for row in rows:
+    for row in told:
         table.add_row(*row.values(), style="bold" if row["drifted"] else None)
     out = console()
     out.print(table)
-    for line in (report.note, report.sentence):
+    if len(told) < len(rows):
+        out.print(f"{len(rows) - len(told)} more are within their limits (--all shows them).", highlight=False)
+    for line in (report.note, report.sentence, report.advice):
         if line:
             out.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -22,6 +22,18 @@ ProjectArgument = Annotated[Path, typer.Argument(help="The project folder.", met
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value for machines.")]
 
 
+def listed(text: str) -> list[str]:
+    """The parts of an option that are separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def file_name(text: str) -> Path:
+    """A file that an option names; an empty text, as an unset variable leaves it, would mean the folder here."""
+    if not text.strip():
+        raise typer.BadParameter("names nothing; give a file.")
+    return Path(text)
+
+
 def console() -> Console:
     """For results: standard output."""
     from rich.console import Console

@@ -7,17 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+from flows.cli.output import JsonOption, ProjectArgument, console, listed, print_json, progress
 
-EncoderOption = Annotated[
-    list[str] | None, typer.Option("--encoder", help="An encoder; repeat for more. Default: the project's.")
-]
+EncodersOption = Annotated[str, typer.Option(help="Separated by commas. Default: the project's.")]
 WeightsOption = Annotated[
-    list[str] | None,
+    str,
     typer.Option(
-        "--weights",
-        help="Weights for each --encoder, in their order: a checkpoint as in project.yaml, or 'random'. Default: the "
-        "project's for its own encoder, those of the catalogue for others.",
+        help="For each of --encoders, in their order, separated by commas: a checkpoint as in project.yaml, or "
+        "'random'. Default: the project's for its own encoder, those of the catalogue for others."
     ),
 ]
 
@@ -29,8 +26,8 @@ def add_to(app: typer.Typer) -> None:
 
 def probe(
     project: ProjectArgument = Path(),
-    encoder: EncoderOption = None,
-    weights: WeightsOption = None,
+    encoders: EncodersOption = "",
+    weights: WeightsOption = "",
     split: Annotated[str, typer.Option(help="What is judged by: validation, or test.")] = "validation",
     task: Annotated[str | None, typer.Option(help="A task's name. Default: the one that is mapped.")] = None,
     as_json: JsonOption = False,
@@ -48,7 +45,7 @@ def probe(
     loaded = load_project(project)
     with progress(as_json) as listener, project_lock(loaded):
         dataset = finished_stage(loaded, "preprocess", listener)
-        named = candidates(loaded, encoder or (), weights or ())
+        named = candidates(loaded, listed(encoders), listed(weights))
         found = compare(loaded, dataset.folder, dataset.manifest, named, split=split, task=task, progress=listener)
     if as_json:
         print_json(found)

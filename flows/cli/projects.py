@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+from flows.cli.output import JsonOption, ProjectArgument, console, file_name, print_json, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,7 +28,11 @@ def init(
     ] = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option(help="Your label file: vector, CSV table or raster; repeatable. Fills in what follows from it."),
+        typer.Option(
+            parser=file_name,
+            metavar="FILE",
+            help="Your label file: vector, CSV table or raster; repeatable. Fills in what follows from it.",
+        ),
     ] = None,
     class_property: Annotated[str | None, typer.Option(help="Its property, or column, with the class.")] = None,
     classes: Annotated[
@@ -89,6 +93,12 @@ def init(
         out.print(f"  {path}", highlight=False, soft_wrap=True)
     for note in made.filled.notes:
         out.print(f"{note}.", highlight=False, markup=False, soft_wrap=True)
+    kept = {made.root / name for name in made.kept}
+    if left := [path for path in made.files if path not in kept]:
+        names = ", ".join(str(path.relative_to(made.root)) for path in left)
+        out.print(f"Not committed to git, being large or in a repository of yours: {names}.", highlight=False)
+    else:
+        out.print("All of it is committed to git; `olmoearth run` says what to commit later.", highlight=False)
     first = "" if made.filled.labels else f"put your labels into {folder / 'labels'}, fill in project.yaml, then "
     out.print(f"Next: {first}`olmoearth validate {folder}`.", highlight=False, soft_wrap=True)
 
@@ -161,4 +171,7 @@ def validate(project: ProjectArgument = Path(), as_json: JsonOption = False) -> 
             if errors
             else f"[green]{loaded.config.name} is ready[/]: `olmoearth run {project}`."
         )
+        if not errors:
+            text = f"Whether labels fit the imagery, `olmoearth run {project} --until preprocess` tells from pixels."
+            out.print(text, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if errors else 0)

@@ -30,7 +30,7 @@ def reproduce(
     all_tiles: Annotated[
         bool, typer.Option("--all", help="Make all tiles again, and the products of the map.")
     ] = False,
-    into: Annotated[
+    to: Annotated[
         Path | None, typer.Option(help="Folder in which it is made, empty or not there; `<map id>-again` by default.")
     ] = None,
     environment: Annotated[
@@ -57,7 +57,7 @@ def reproduce(
         raise FlowError("--tiles and --all: name one of them.")
     wish = Wish(None if all_tiles else tiles or SAMPLE, dataset, retrain, catalogue, processes)
     with progress(as_json) as listener:
-        found = make(map_, into, wish, environment, listener)
+        found = make(map_, to, wish, environment, listener)
     if as_json:
         print_json({**found.to_json(), "report": str(Path(found.folder) / REPORT)})
     else:

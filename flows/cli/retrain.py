@@ -76,5 +76,5 @@ def due(
         if reason.needs:
             out.print(f"No retraining: {reason.needs}", highlight=False, markup=False, soft_wrap=True)
     if not found:
-        why = "" if loaded.config.retraining else " project.yaml has no section retraining."
+        why = "" if loaded.config.retraining else " Nobody looks: add `retraining: {}` to project.yaml to have it told."
         out.print(f"Nothing is due.{why}", highlight=False)

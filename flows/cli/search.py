@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+from flows.cli.output import JsonOption, ProjectArgument, console, listed, print_json, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,8 +40,8 @@ def search(
     with progress(as_json) as listener:
         found = run_search(
             loaded,
-            encoders=_listed(encoders),
-            weights=_listed(weights),
+            encoders=listed(encoders),
+            weights=listed(weights),
             recipes=_recipes(recipes),
             learning_rates=_rates(learning_rates),
             most=trials,
@@ -60,16 +60,12 @@ def search(
         out.print(f"  {section}: {{{keys}}}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _recipes(text: str) -> list[str]:
     from typing import get_args
 
     from olmoearth_core.project_training import Recipe
 
-    found = _listed(text)
+    found = listed(text)
     if wrong := [name for name in found if name not in get_args(Recipe)]:
         raise typer.BadParameter(f"'{wrong[0]}' is no recipe; recipes are {', '.join(get_args(Recipe))}.")
     return found
@@ -77,7 +73,7 @@ def _recipes(text: str) -> list[str]:
 
 def _rates(text: str) -> list[float]:
     found = []
-    for part in _listed(text):
+    for part in listed(text):
         try:
             rate = float(part)
         except ValueError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.output import JsonOption, ProjectArgument, console, print_json, progress
+
+if TYPE_CHECKING:
+    from olmoearth_core.project import Project
 
 _HELP = {
     "export": "Fetch what the training windows need from the catalogue: frozen scene list and raw pixels.",
@@ -70,6 +74,7 @@ def run(
         print_json({"project": loaded.config.name, "stages": results})
     else:
         show_results(loaded.root, results)
+        _tell_what_to_commit(loaded)
 
 
 def infer(
@@ -125,22 +130,42 @@ def _run_one(
         show_results(loaded.root, [result])
 
 
+def _tell_what_to_commit(project: Project) -> None:
+    """Name the files that belong in the project's git repository and are not there as they are now."""
+    from registry.versioning.dvc import to_keep
+
+    if names := to_keep(project):
+        files = shlex.join(names)
+        text = f"Commit:   cd {shlex.quote(str(project.root))} && git add {files} && git commit -m 'A map'"
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def show_results(root: Path, results: list[dict[str, Any]]) -> None:
     """Print what was done and what to do next."""
-    from flows.report import reports, scores_lines, stages_table, summary_lines, warning_lines
+    from flows.report import areas_table, reports, scores_lines, stages_table, summary_lines, warning_lines
 
     out = console()
-    out.print(stages_table(results))
+    last = results[-1]
+    idle = all(result["skipped"] for result in results)
+    if idle:
+        until = "the map" if last["stage"] == "postprocess" else last["stage"]
+        out.print(f"Nothing to do: everything up to {until} is up to date.", highlight=False)
+    else:
+        out.print(stages_table(results))
     for result in results:
-        for line in (*scores_lines(result), *warning_lines(result)):
+        scores = [] if idle and len(results) > 1 else scores_lines(result)
+        for line in (*scores, *warning_lines(result)):
             out.print(line, highlight=False, markup=False)
     for result in results:
         for page in reports(result):
             name = {"preprocess": "Training set:", "finetune": "Model:"}[result["stage"]]
             out.print(f"{name} {root / page}", highlight=False, soft_wrap=True)
-    last = results[-1]
-    for line in summary_lines(last):
-        out.print(line, highlight=False, markup=False)
+    if not idle:
+        summary = dict(last["summary"])
+        if areas := summary.pop("areas", None):
+            out.print(areas_table(areas))
+        for line in summary_lines({**last, "summary": summary}):
+            out.print(line, highlight=False, markup=False)
     if last["stage"] == "postprocess":
         folder = root / last["folder"]
         first = min(folder.glob("map*.tif"))  # of several zones, over which map.gti.gpkg lies

@@ -184,7 +184,8 @@ def _classes(maps: Sequence[Path]) -> tuple[list[str], str]:
             raise MappingError(f"{path}: cannot be read as a raster ({error}).") from error
         told.add((tags.get("OLMOEARTH_CLASSES", ""), tags.get("OLMOEARTH_MAP_ID", "")))
     if len(told) != 1:
-        raise MappingError(f"{', '.join(path.name for path in maps)}: are files of different maps.")
+        named = ", ".join(map(str, maps[:3])) + (", ..." if len(maps) > 3 else "")
+        raise MappingError(f"{named}: are files of different maps. A sample is of one map: name one.")
     [(text, map_id)] = told
     if not text:
         raise MappingError(

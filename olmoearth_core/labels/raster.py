@@ -216,7 +216,7 @@ def open_raster(path: Path, source: str, values: ValueMap, task: TaskConfig | No
         LabelError: missing, no raster of one band, or it does not say where it lies.
     """
     if not path.exists():
-        raise LabelError(f"{source}: no such file (looked for {path}). Put it there or correct project.yaml.")
+        raise LabelError(f"{source}: no such file (looked for {path}). Put it there, or correct its name.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a raster without a transform is told below

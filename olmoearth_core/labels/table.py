@@ -36,7 +36,7 @@ def read_table(path: Path, source: str, crs: str | None) -> VectorFile:
         LabelError: missing, no table, without rows, or without columns that say where a label is.
     """
     if not path.exists():
-        raise LabelError(f"{source}: no such file (looked for {path}). Put it there or correct project.yaml.")
+        raise LabelError(f"{source}: no such file (looked for {path}). Put it there, or correct its name.")
     columns, problems = _read_columns(path, source)
     names = {name.strip().lower(): name for name in reversed(list(columns))}
     pair = next((pair for pair in (*_DEGREES, *_METRES) if names.keys() >= set(pair)), None)
@@ -99,7 +99,7 @@ def _read_columns(path: Path, source: str) -> tuple[dict[str, np.ndarray], list[
         more = f" ({len(problems) - 1} more like it)" if len(problems) > 1 else ""
         raise LabelError(f"{source}: {problems[0].message}{more}. Give every row the columns of the head.")
     if table.num_rows == 0:
-        raise LabelError(f"{source}: holds no rows. Add labels to it or take it out of project.yaml.")
+        raise LabelError(f"{source}: holds no rows. Write some into it, or leave the file out.")
     text = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
     return {name.strip(): text[name].to_numpy() for name in text.column_names}, problems
 
@@ -129,7 +129,10 @@ def _numbers(texts: np.ndarray) -> np.ndarray:
 
 def _crs(source: str, crs: str | None, *, in_degrees: bool) -> CRS:
     if crs is None and not in_degrees:
-        raise LabelError(f"{source}: states no CRS. Set labels.crs in project.yaml to that of its coordinates.")
+        raise LabelError(
+            f"{source}: states no CRS. Set labels.crs in project.yaml (`olmoearth init` and `import`: --crs) to that "
+            "of its coordinates, such as EPSG:32631."
+        )
     try:
         stated = CRS.from_user_input(crs or "EPSG:4326")
     except CRSError as error:

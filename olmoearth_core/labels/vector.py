@@ -5,6 +5,7 @@ A file is read whole or refused: what is wrong is collected feature by feature, 
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _MANY = 10_000
 
 FLAT = 1e-10
 """Area over squared length of an outline that is a line but for rounding: a kilometre by less than a micrometre."""
+_JSON_CRS = re.compile(rb'"crs"\s*:\s*\{[^{}]*\{\s*"name"\s*:\s*"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -86,24 +88,27 @@ def read_vector(path: Path, source: str) -> VectorFile:
         LabelError: missing, no vector file, without features, without a CRS, or with a CRS that cannot be its own.
     """
     if not path.exists():
-        raise LabelError(f"{source}: no such file (looked for {path}). Put it there or correct project.yaml.")
+        raise LabelError(f"{source}: no such file (looked for {path}). Put it there, or correct its name.")
     meta, wkb, values = _read_layer(path, source)
     if wkb is None:
         raise LabelError(f"{source}: holds no geometries. Give a vector file with geometries (GeoJSON, GeoPackage).")
     if len(wkb) == 0:
-        raise LabelError(f"{source}: holds no features. Add labels to it or take it out of project.yaml.")
+        raise LabelError(f"{source}: holds no features. Draw some in it, or leave the file out.")
     if not meta["crs"]:
         raise LabelError(
             f"{source}: states no CRS. Save it with one (in QGIS: Export > Save Features As), or as GeoJSON in degrees."
         )
+    # where GDAL does not know the CRS that a GeoJSON names, it takes degrees
+    stated = (_stated_in_json(path) if meta["crs"] == "EPSG:4326" else None) or meta["crs"]
     try:
+        CRS.from_user_input(stated)
         crs = CRS.from_user_input(meta["crs"])
     except CRSError as error:
         raise LabelError(
-            f"{source}: states the CRS {meta['crs']}, which is no CRS of places on Earth. "
-            "Save it in degrees (EPSG:4326)."
+            f"{source}: states the CRS {stated}, which is no CRS of places on Earth. Save it in degrees (EPSG:4326)."
         ) from error
-    geometries = shapely.from_wkb(wkb, on_invalid="ignore")
+    with np.errstate(invalid="ignore"):  # coordinates that are no number are told below
+        geometries = shapely.from_wkb(wkb, on_invalid="ignore")
     if reason := impossible(crs, geometries):
         raise LabelError(f"{source}: {reason}")
     if crs.is_geographic:
@@ -206,6 +211,15 @@ def _read_layer(path: Path, source: str) -> tuple[dict[str, Any], np.ndarray | N
     return meta, wkb, values
 
 
+def _stated_in_json(path: Path) -> str | None:
+    """The CRS that the head of a GeoJSON file names; None where it names none."""
+    if path.suffix.lower() not in (".geojson", ".json"):
+        return None
+    with path.open("rb") as file:
+        found = _JSON_CRS.search(file.read(4096))
+    return None if found is None else found[1].decode(errors="replace")
+
+
 def impossible(crs: CRS, geometries: np.ndarray) -> str:
     """Why the coordinates cannot be in `crs`; empty when they can."""
     with np.errstate(invalid="ignore"):
@@ -213,6 +227,12 @@ def impossible(crs: CRS, geometries: np.ndarray) -> str:
     extent = f"coordinates reach from ({left:.6g}, {bottom:.6g}) to ({right:.6g}, {top:.6g})"
     in_degrees = left >= -180 and right <= 180 and bottom >= -90 and top <= 90
     if crs.is_geographic and not in_degrees and not np.isnan(left):
+        if max(-left, right) <= 180 and max(-bottom, top) <= 180:
+            beyond = top if top > 90 else bottom
+            return (
+                f"has the latitude {beyond:.6g}; latitudes are -90 to 90. Correct it, or exchange longitude and "
+                "latitude where they are the wrong way round."
+            )
         if max(-left, right) <= 360 and max(-bottom, top) <= 90:
             beyond, same = (right, right - 360) if right > 180 else (left, left + 360)
             return (
@@ -242,7 +262,11 @@ def broken(geometries: np.ndarray, wkb: np.ndarray | None = None) -> dict[int, s
     missing = np.array([g is None for g in geometries])
     if wkb is not None:
         for i in np.flatnonzero(missing).tolist():
-            reasons[i] = "has no geometry" if wkb[i] is None else "has a geometry with an open or too short ring"
+            reasons[i] = (
+                "has no geometry"
+                if wkb[i] is None
+                else "has a geometry with an open or too short ring, or without numbers"
+            )
     for i in np.flatnonzero(shapely.is_empty(geometries)).tolist():
         reasons[i] = "has an empty geometry"
     for i in np.flatnonzero(~shapely.is_valid(geometries) & ~missing).tolist():

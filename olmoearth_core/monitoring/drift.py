@@ -107,6 +107,20 @@ class DriftReport:
             f"({first.psi:.2f}, limit {first.limit:g})."
         )
 
+    @property
+    def advice(self) -> str:
+        """What to do about it, in one sentence; empty where nothing drifted."""
+        if not self.drifted:
+            return ""
+        if self.beyond("predictions"):
+            return (
+                "What to do: look at the map before you use it, and assess it (olmoearth sample) or label newer places."
+            )
+        return (
+            "What to do: see whether map.date is in the season of the labels; if so, label places that look as the "
+            "map's imagery does, and retrain."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         moved = [asdict(one) | {"beyond": one.beyond} for one in self.moved]

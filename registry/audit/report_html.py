@@ -62,8 +62,10 @@ def page(report: AuditReport, *, when: datetime, by: str, registry: str) -> str:
     """
     colour, words = VERDICTS[report.verdict]
     name = report.subject.name if report.subject is not None else report.asked
+    project = next((facts.project for facts in (report.map, report.dataset) if facts is not None), "")
+    of = f"{escape(project)}: " if project and project != name else ""
     head = (
-        f"<header><h1>{escape(name)}</h1><p class='verdict {colour} badge'>{words}</p>"
+        f"<header><h1>{of}{escape(name)}</h1><p class='verdict {colour} badge'>{words}</p>"
         f"<p>{escape(report.sentence)}</p><p class=soft>Asked about: <code>{escape(report.asked)}</code>. Audited on "
         f"{when:%Y-%m-%d %H:%M} UTC by olmoearth {escape(by)} against the registry <code>{escape(registry)}</code>.</p>"
         "</header>"
@@ -72,7 +74,7 @@ def page(report: AuditReport, *, when: datetime, by: str, registry: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Audit of {escape(name)}</title><style>{STYLE}{OWN_STYLE}</style></head>"
+        f"<title>Audit of {of}{escape(name)}</title><style>{STYLE}{OWN_STYLE}</style></head>"
         f"<body><main>{head}{sections}</main></body></html>\n"
     )
 

@@ -1,6 +1,6 @@
 """The DVC ties: a project's pipeline of export and preprocess, and the dataset versions it names.
 
-The platform makes the repository and its first commit; after that it never commits to git. It says what to commit, and
+The platform makes the repository and its first commits; after that it never commits to git. It says what to commit, and
 the registry records the revision and whether there were changes since.
 """
 
@@ -38,6 +38,23 @@ PUSHED = "pushed.json"
 """In the project's state: what was pushed last, and where to. To start DVC only to hear this would take seconds."""
 NOT_VERSIONED = (".olmoearth/", "models/", "tiles/", "maps/", "embeddings/", "similar/")
 """What git and DVC do not look at: the platform's state, models (MLflow has them), tiles and maps (the registry)."""
+BELONGS_IN_GIT = (
+    PROJECT_FILE,
+    "README.md",
+    "labels",
+    PIPELINE,
+    LOCK,
+    ".gitignore",
+    ".dvc",
+    ".dvcignore",
+    "data/.gitignore",
+    "scenes",
+    "splits",
+    "anchors.jsonl",
+)
+"""Files and folders of a project that a past revision needs; imagery that lies beside them is none of it."""
+MOST_BYTES_IN_GIT = 10_000_000
+"""A label file that is larger is left to its owner: the registry keeps what runs read by its sha256 anyway."""
 BUSY = re.compile(r"unable to acquire lock|is busy, it is being blocked", re.IGNORECASE)
 BUSY_SECONDS, BUSY_PAUSE_SECONDS = 120.0, 1.0
 
@@ -173,6 +190,33 @@ def _read_note(path: Path) -> Any:
 def to_commit(project: Project) -> list[str]:
     """What belongs in git and is not there yet, or has changed: paths relative to the repository."""
     return git.changed(project.root, ".") if git.top(project.root) else []
+
+
+def to_keep(project: Project) -> list[str]:
+    """Of `to_commit` what a past revision needs and is small enough for git: paths relative to the project."""
+    top = git.top(project.root)
+    if top is None:
+        return []
+    found = [os.path.relpath(top.resolve() / name, project.root) for name in git.changed(project.root, *BELONGS_IN_GIT)]
+    return [name for name in found if _size(project.root / name) <= MOST_BYTES_IN_GIT]
+
+
+def commit_beginning(project: Project) -> list[str]:
+    """Commit a new project's own files in the repository that was made for it; elsewhere nothing. Returns their paths.
+
+    Raises:
+        VersioningError: git refuses.
+    """
+    root, top = project.root, git.top(project.root)
+    names = to_keep(project) if top is not None and top.resolve() == root else []
+    if names:
+        git.git(root, "add", "--", *names)
+        git.git(root, *git.identity(root), "commit", "--quiet", "--no-verify", "-m", "Begin the project", "--", *names)
+    return names
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def stage_definition(project: Project, stage: str) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def tracks(folder: Path, name: str) -> bool:
 
 def changed(folder: Path, *paths: str) -> list[str]:
     """The files below `paths` (of `folder`) that differ from the commit or are in none; ignored files do not count."""
-    listed = git(folder, "status", "--porcelain", "--untracked-files=all", "--", *paths)
-    return [line[3:] for line in listed.splitlines()]
+    listed = git(folder, "-c", "core.quotePath=false", "status", "--porcelain", "--untracked-files=all", "--", *paths)
+    return [line[3:].strip('"') for line in listed.splitlines()]
 
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -45,9 +45,17 @@ def test_a_new_project_is_whole(tmp_path: Path, olmoearth: Run) -> None:
     root = tmp_path / "shore"
     log = subprocess.run(["git", "log", "--oneline"], cwd=root, capture_output=True, text=True, check=True).stdout
     assert "Begin the project's pipeline" in log
+    left = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert left == "", "project.yaml and labels are committed"
     assert (root / ".dvc").is_dir()
     assert "labels/shore.geojson" in (root / "dvc.yaml").read_text()
     assert olmoearth("validate", root, "--json").json["project"] == "shore"
+
+
+def test_labels_that_are_named_by_nothing() -> None:
+    found = CliRunner().invoke(app, ["init", "x", "--labels", ""])
+    assert found.exit_code == 2
+    assert "names nothing; give a file" in found.output
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_the_map_is_made_again_and_so_is_the_model(finished: tuple[Path, Any], t
     """The training set comes from its DVC remote, and the training ends with the same weights."""
     folder, answer = finished
     product = folder / answer["stages"][-1]["folder"] / "map.tif"
-    again = olmoearth("reproduce", product, "--all", "--retrain", "--into", tmp_path / "again", "--json")
+    again = olmoearth("reproduce", product, "--all", "--retrain", "--to", tmp_path / "again", "--json")
     assert again.code == 0, again.err + again.out
     assert (again.json["verdict"], again.json["reasons"], again.json["same_weights"]) == ("equal", [], True)
     parts = [one for part in ("tiles", "products", "model") for one in again.json[part]]

@@ -200,6 +200,26 @@ def test_a_crs_that_is_of_no_place_on_earth(tmp_path: Path) -> None:
     assert "EPSG:5800, which is no CRS of places on Earth" in refusal(tmp_path)
 
 
+def test_a_crs_that_nobody_knows_is_not_taken_for_degrees(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    write_raw(tmp_path, [feature(GOOD)], crs={"type": "name", "properties": {"name": "EPSG:999999"}})
+    assert "EPSG:999999, which is no CRS of places on Earth" in refusal(tmp_path)
+
+
+def test_a_latitude_beyond_the_pole(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    write_raw(tmp_path, [feature({"type": "Point", "coordinates": [12, 91]})])
+    assert "has the latitude 91; latitudes are -90 to 90" in refusal(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coordinate_that_is_no_number(tmp_path: Path) -> None:
+    write_shore(tmp_path)
+    ring = [[float("nan"), 45], [12.1, 45], [12.1, 45.1], [float("nan"), 45]]
+    write_raw(tmp_path, [feature({"type": "Polygon", "coordinates": [ring]})])
+    assert "without numbers" in refusal(tmp_path)
+
+
 def test_degrees_that_are_called_metres(tmp_path: Path) -> None:
     write_shore(tmp_path)
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32631"}}

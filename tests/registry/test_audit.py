@@ -426,6 +426,8 @@ def test_the_maker_of_what_was_found_is_unknown(house: House, monkeypatch: pytes
 
     monkeypatch.setenv("OLMOEARTH_HOME", str(house.workspace.home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", house.workspace.tracking_uri)
+    said = CliRunner().invoke(app, ["audit", str(house.map), str(house.map.with_name("areas.csv"))]).output
+    assert "2 of 2 verified." in said
     said = CliRunner().invoke(app, ["audit", str(house.map)]).output
     assert f" on {platform.node()}, code " in said
     late = Workspace.at(tmp_path / "home", tracking_uri=house.workspace.tracking_uri)

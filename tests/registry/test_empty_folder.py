@@ -90,7 +90,7 @@ def test_the_registry_s_url_and_the_store_are_enough(
     map_id, shell = gone
     empty = tmp_path / "empty"
     empty.mkdir()
-    found = olmoearth(shell, empty, "reproduce", map_id, "--all", "--dataset", "--into", "again")
+    found = olmoearth(shell, empty, "reproduce", map_id, "--all", "--dataset", "--to", "again")
     assert (found["verdict"], found["reasons"], len(found["tiles"])) == ("equal", [], 6)
     assert {one["outcome"] for one in (*found["tiles"], *found["products"])} == {"equal"}
     assert "map.tif" in {one["name"] for one in found["products"]}
@@ -142,7 +142,7 @@ def test_so_are_the_code_and_the_libraries_of_that_time(
     start = time.perf_counter()
     found = olmoearth(
         shell, empty, "reproduce", map_id, "--all", "--environment", "recorded",
-        "--into", "then", seconds=3600,
+        "--to", "then", seconds=3600,
     )  # fmt: skip
     assert (found["verdict"], found["reasons"], found["environment"]) == ("equal", [], "recorded")
     assert {one["outcome"] for one in (*found["tiles"], *found["products"])} == {"equal"}

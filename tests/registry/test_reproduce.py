@@ -208,7 +208,7 @@ def test_a_map_of_before_is_made_from_its_project_folder(copy: House, tmp_path: 
     [
         ("no-such-map", r"no-such-map: neither a file nor the id of a map that the registry knows"),
         ("text", r"a file of no map that the registry knows"),
-        ("full", r"is not empty\. .*--into"),
+        ("full", r"is not empty\. .*--to"),
     ],
 )
 def test_what_cannot_be_made_again_is_said_in_a_sentence(
