@@ -115,7 +115,7 @@ def _context(project: Project, workspace: Workspace, flow_run: str | None) -> An
 
 
 def _tell(project: Project, workspace: Workspace, result: StageResult, context: Any, progress: Progress) -> None:
-    from registry.errors import VersioningError
+    from registry.errors import DatabaseError, VersioningError
     from registry.mlflow.promotions import settle
     from registry.registry import open_registry
     from registry.tables.database import PATIENCE_SECONDS
@@ -133,14 +133,19 @@ def _tell(project: Project, workspace: Workspace, result: StageResult, context: 
         from olmoearth_core.postprocess.collection import write_collection
 
         write_collection(project)
-    with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
-        registry.record(project, told, context, dvc_hash=dvc_hash)
-        forget(project, result)
-        if result.stage == "postprocess":
-            registry.anchor(project, result)
-        if result.stage == "finetune":
-            for left in settle(registry, project.config.name):
-                progress.note(f"{project.config.name}: {left.sentence}.")
+    try:
+        with open_registry(workspace, patience=PATIENCE_SECONDS) as registry:
+            registry.record(project, told, context, dvc_hash=dvc_hash)
+            forget(project, result)
+            if result.stage == "postprocess":
+                registry.anchor(project, result)
+            if result.stage == "finetune":
+                for left in settle(registry, project.config.name):
+                    progress.note(f"{project.config.name}: {left.sentence}.")
+    except DatabaseError as error:
+        raise DatabaseError(
+            f"{error} What {result.stage} made is kept in {result.place}; the same command goes on."
+        ) from error
 
 
 def governed(project: Project) -> StageResult | None:

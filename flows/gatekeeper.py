@@ -88,7 +88,7 @@ def evaluate(
         RegistryError: MLflow or the registry refuses.
     """
     from olmoearth_core.training.compare_models import compare_models
-    from olmoearth_core.training.comparison_report import comparison_markdown
+    from olmoearth_core.training.compare_models_report import comparison_markdown
     from olmoearth_core.training.gates import Gate, passed, run_gates
     from registry.mlflow.evaluations import record_comparison, windows_of
 

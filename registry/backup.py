@@ -106,9 +106,10 @@ def restore(workspace: Workspace, file: Path, progress: Progress) -> Backup:
     """
     file, home = file.expanduser().absolute(), workspace.home
     _check_empty(workspace)
+    place = home.resolve()  # a home may be a link to a larger disk; the link stays
     with disk_errors(home):
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-", suffix=PARTIAL) as temporary:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-", suffix=PARTIAL) as temporary:
             folder = Path(temporary) / "home"
             folder.mkdir()
             told = _unpack(file, folder, progress)
@@ -117,9 +118,9 @@ def restore(workspace: Workspace, file: Path, progress: Progress) -> Backup:
             _relocate(folder / MLFLOW, told["places"][ARTIFACTS], workspace.artifacts)
             for part in FOLDERS:
                 (folder / part).mkdir(exist_ok=True)
-            if home.exists():
-                home.rmdir()
-            folder.rename(home)
+            if place.exists():
+                place.rmdir()
+            folder.rename(place)
     listed = told["files"]
     return Backup(file, told["created"], len(listed), sum(entry["bytes"] for entry in listed.values()), told["places"])
 

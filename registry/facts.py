@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from olmoearth_core.digest import sha256_file, sha256_json
+from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.scene import read_scenes
 from olmoearth_core.manifest import read_manifest
 from olmoearth_core.project import Project
@@ -158,7 +159,7 @@ def _map(project: Project, result: StageResult) -> Facts:
     ]
     return Facts(
         scenes=_scenes(project, tiles.folder),
-        assets=assets_of(read_scenes(tiles.folder / SCENES, project.root)),
+        assets=assets_of(read_scenes(tiles.folder / SCENES, project.root), access_of(project)),
         products=products,
         tiles=[
             {"name": name, "key": _tile_key(tiles.folder / name), "sha256": output.sha256, "bytes": output.bytes}
@@ -183,7 +184,7 @@ def _sources(project: Project, export: Path) -> list[AssetFact]:
     wanted = manifest.inputs.get("scenes") if manifest is not None else None
     for path in sorted((project.root / "scenes").glob("*.json")):
         if sha256_file(path) == wanted:
-            return assets_of(read_scenes(path, project.root))
+            return assets_of(read_scenes(path, project.root), access_of(project))
     return []
 
 

@@ -135,7 +135,7 @@ def small_project(
     return project
 
 
-def save_small_model(folder: Path, project: Project) -> None:
+def save_small_model(folder: Path, project: Project, seed: int = 3) -> None:
     """Save a model with random weights for the project, with a manifest as the stage would leave it."""
     config = project.config
     card = ModelCard(
@@ -166,7 +166,7 @@ def save_small_model(folder: Path, project: Project) -> None:
         intended_use="Tests.",
         restrictions=[],
     )
-    model = build_predictor(build_encoder(card.encoder, seed=3), card, seed=4)
+    model = build_predictor(build_encoder(card.encoder, seed=seed), card, seed=seed + 1)
     with torch.no_grad():  # a new head says nearly the same everywhere
         head = model.heads[config.task.name]
         head.score.weight.mul_(12)  # type: ignore[union-attr, operator]

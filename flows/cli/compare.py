@@ -38,8 +38,8 @@ def compare(
     from olmoearth_core.project import load_project
     from olmoearth_core.stage import project_lock
     from olmoearth_core.training.candidates import candidates
-    from olmoearth_core.training.compare import compare_encoders
-    from olmoearth_core.training.compare_report import write_comparison
+    from olmoearth_core.training.compare_encoders import compare_encoders
+    from olmoearth_core.training.compare_encoders_report import write_comparison
 
     loaded = load_project(project)
     with progress(as_json) as listener, project_lock(loaded):
@@ -66,7 +66,7 @@ def compare(
 def _show(found: dict[str, Any], files: list[Path]) -> None:
     from rich.table import Table
 
-    from olmoearth_core.training.compare_report import table
+    from olmoearth_core.training.compare_encoders_report import table
 
     header, body = table(found)
     shown = Table(title=f"{found['project']}: same data and epochs, judged on {found['split']}", title_justify="left")

@@ -74,7 +74,9 @@ def estimate(
         task=_task(loaded) if loaded else None,
     )
     if plot is not None:
-        cost.plot(rows, plot)
+        from olmoearth_core.models.cost_plot import plot as draw
+
+        draw(rows, plot)
     if as_json:
         km2 = outlook.km2 if outlook else area
         plan = {key: value for key, value in asdict(outlook).items() if key != "km2"} if outlook else None

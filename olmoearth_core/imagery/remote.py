@@ -90,6 +90,16 @@ class Fetcher:
             raise ImageryError(f"{_name(address)}: has {now} bytes now, and had {size} when it was opened")
         return content
 
+    def etag(self, address: str) -> str:
+        """What the server calls the version of a file's content, without quotes; empty where it says nothing.
+
+        Raises:
+            ImageryError: there are no credentials, or the address leads nowhere.
+            TransientError: no answer.
+        """
+        with self._request(self._signer.url(address), address, 0, 1) as answer:  # a presigned URL permits GET alone
+            return str(answer.headers.get("ETag", "")).strip('"') if answer.status_code in (200, 206) else ""
+
     def close(self) -> None:
         """Close the connections."""
         if "_session" in self.__dict__:

@@ -8,6 +8,7 @@ from registry.audit.again import check_again
 from registry.audit.case import Case
 from registry.audit.files import check_dvc
 from registry.audit.identity import check_file, check_tags
+from registry.audit.imagery import check_imagery
 from registry.audit.mlflow_checks import check_mlflow
 from registry.audit.report import Check
 from registry.audit.rows import check_chain, check_key, check_rows
@@ -66,8 +67,8 @@ def verify(case: Case) -> list[Check]:
 
 
 def verify_all(case: Case) -> list[Check]:
-    """Everything behind the thing, and every event and row of the registry; a million rows take a minute."""
-    return _all(case, (*CHECKS, check_registry))
+    """Everything behind the thing, its imagery, and every event and row of the registry; a million take a minute."""
+    return _all(case, (*CHECKS, check_imagery, check_registry))
 
 
 def _all(case: Case, checks: Sequence[Callable[[Case], Iterable[Check]]]) -> list[Check]:

@@ -15,6 +15,7 @@ from registry.audit.report import Check
 from registry.errors import ModelError
 from registry.mlflow.client import absent
 from registry.mlflow.models import alias_of, artifact_folder, get_model
+from registry.mlflow.promotions import moved
 from registry.tables import schema
 
 ARTIFACT, ALIASES = "model version (MLflow)", "aliases (MLflow)"
@@ -76,19 +77,7 @@ def _check_aliases(case: Case, name: str, promotions: Sequence[schema.Promotion]
     except ModelError as error:
         return Check(ALIASES, "missing", str(error))
     versions = {alias: None if model is None else model.version for alias, model in bearers.items()}
-    wrong = [said for alias, promotion in sorted(last.items()) if (said := _differs(promotion, versions[alias]))]
+    wrong = [said for alias, promotion in sorted(last.items()) if (said := moved(promotion, versions[alias]))]
     if wrong:
         return Check(ALIASES, "changed", f"MLflow and the registry do not agree who is what in {name}", wrong)
     return Check(ALIASES, "ok", f"{', '.join(sorted(last))} of {name}: where the last recorded promotion put it")
-
-
-def _differs(promotion: schema.Promotion, version: str | None) -> str:
-    """What is wrong with an alias after its last promotion; empty where nothing is."""
-    has = f"version {version}" if version is not None else "no version"
-    meant = f"version {promotion.to_version}" if promotion.to_version is not None else "no version"
-    told = f"{promotion.who} meant {meant} to be {promotion.alias} on {promotion.intended:%Y-%m-%d %H:%M} UTC"
-    if version != promotion.to_version:
-        return f"{promotion.alias}: MLflow says {has}; {told} ({promotion.state})"
-    if promotion.state == "intended":
-        return f"{promotion.alias}: {told}, MLflow has it so, and nobody confirmed it"
-    return ""

@@ -162,17 +162,33 @@ def promotions(registry: Registry, project: str) -> list[schema.Promotion]:
 
 
 def disagreement(registry: Registry, project: str) -> str | None:
-    """A sentence where MLflow's champion is not the one that the registry confirmed last; None where they agree."""
-    rows, now = _confirmed(registry, project), champion_of(registry, project)
-    recorded = rows[0].to_version if rows else None
-    found = None if now is None else now.version
-    if recorded == found:
+    """A sentence where MLflow's champion is not where the last promotion on record put it; None where they agree."""
+    last = next((row for row in promotions(registry, project) if row.alias == CHAMPION and row.state != FAILED), None)
+    now = champion_of(registry, project)
+    version = None if now is None else now.version
+    said = f"{CHAMPION}: MLflow says {_named(version)}, on record is none" if version else ""
+    if last is not None:
+        said = moved(last, version)
+    if not said:
         return None
-    has, meant = (f"version {version}" if version is not None else "no version" for version in (found, recorded))
-    return (
-        f"MLflow's champion of {project} is {has}, the last recorded promotion made it {meant}: "
-        "somebody moved the alias in MLflow. Promote or roll back with `olmoearth models`, so that it is on record."
+    return f"{project}: {said}. Promote or roll back with `olmoearth models`, so that it is on record."
+
+
+def moved(promotion: schema.Promotion, version: str | None) -> str:
+    """What is wrong with an alias that MLflow gives `version`, after its last promotion; empty where nothing is."""
+    told = (
+        f"{promotion.who} meant {_named(promotion.to_version)} to be {promotion.alias} on "
+        f"{promotion.intended:%Y-%m-%d %H:%M} UTC"
     )
+    if version != promotion.to_version:
+        return f"{promotion.alias}: MLflow says {_named(version)}; {told} ({promotion.state})"
+    if promotion.state == INTENDED:
+        return f"{promotion.alias}: {told}, MLflow has it so, and nobody confirmed it"
+    return ""
+
+
+def _named(version: str | None) -> str:
+    return "no version" if version is None else f"version {version}"
 
 
 def _confirmed(registry: Registry, project: str) -> Sequence[schema.Promotion]:

@@ -181,7 +181,7 @@ class Database:
             cause = getattr(error, "orig", None) or error
             said = " ".join(str(cause).split()) or cause.__class__.__name__
             raise DatabaseError(
-                f"{self}: the registry's database says: {said}. "
+                f"{self}: the registry's database says: {said.rstrip('.?')}. "
                 "Check OLMOEARTH_REGISTRY_URL, the server and its rights."
             ) from error
         except (Timeout, PermissionError) as error:

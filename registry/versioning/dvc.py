@@ -2,6 +2,10 @@
 
 The platform makes the repository and its first commits; after that it never commits to git. It says what to commit, and
 the registry records the revision and whether there were changes since.
+=======
+The platform makes the repository and its first commit; after that it never commits to git: the registry records the
+revision and whether there were changes since.
+>>>>>>> breaker
 """
 
 from __future__ import annotations
@@ -133,18 +137,6 @@ def commit(project: Project, workspace: Workspace, stage: str = "preprocess") ->
     return found
 
 
-def dataset_hash(project: Project, stage: str = "preprocess") -> str | None:
-    """DVC's hash of the stage's outputs as dvc.lock has it; None where it has none.
-
-    Raises:
-        VersioningError: dvc.lock cannot be read.
-    """
-    top = git.top(project.root)
-    repository = find_repository(project.root, top.resolve()) if top else None
-    pipeline = _find_pipeline(project, repository) if repository else None
-    return None if pipeline is None else recorded_hash(pipeline, stage)
-
-
 def remote_of(project: Project) -> str | None:
     """URL or folder of the remote that the project's dataset versions are pushed to; None where there is none."""
     top = git.top(project.root)
@@ -187,13 +179,8 @@ def _read_note(path: Path) -> Any:
         return None
 
 
-def to_commit(project: Project) -> list[str]:
-    """What belongs in git and is not there yet, or has changed: paths relative to the repository."""
-    return git.changed(project.root, ".") if git.top(project.root) else []
-
-
 def to_keep(project: Project) -> list[str]:
-    """Of `to_commit` what a past revision needs and is small enough for git: paths relative to the project."""
+    """What a past revision needs, is small enough for git, and is new or changed: paths relative to the project."""
     top = git.top(project.root)
     if top is None:
         return []

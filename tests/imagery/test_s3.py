@@ -16,11 +16,14 @@ from shapely.geometry import box
 from olmoearth_core.errors import CatalogueError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import Grid
+from olmoearth_core.imagery.access import Access
 from olmoearth_core.imagery.compose import compose
+from olmoearth_core.imagery.etag import etags
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import SceneList
 from olmoearth_core.imagery.search import Query, search
 from olmoearth_core.progress import Silent
+from registry.assets import assets_of
 
 
 @pytest.fixture
@@ -53,6 +56,15 @@ def test_scenes_on_s3_compose_as_in_a_folder(tmp_path: Path, store: None) -> Non
         client.upload_file(str(path), "imagery", f"x/{path.relative_to(tmp_path).as_posix()}")
     remote = find("s3://imagery/x/catalog.json")
     assert remote.address(remote.scenes[0], remote.scenes[0].assets["B02"]) == "s3://imagery/x/a/B02.tif"
+    addresses = [remote.address(scene, href) for scene in remote.scenes for href in scene.assets.values()]
+    lost = "s3://imagery/x/a/nothing.tif"
+    said = {f"s3://imagery/{o['Key']}": o["ETag"].strip('"') for o in client.list_objects(Bucket="imagery")["Contents"]}
+    assert etags([*addresses, lost, "http://127.0.0.1:9/silent.tif"], Access(first_pause=0.01)) == {
+        address: said[address] for address in addresses
+    }
+    facts = assets_of(remote, Access())
+    assert [fact.name for fact in facts] == ["B02", "B05", "mask"]
+    assert all(fact.checksum == f"etag:{said[fact.href]}" for fact in facts)
     area = Grid("EPSG:32631").around((LEFT + 100, TOP - 500, LEFT + 500, TOP - 100))
     may = [Timestep(date(2024, 5, 1), date(2024, 6, 1))]
     with AssetReader() as reader:

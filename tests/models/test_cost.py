@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from olmoearth_core.errors import EncoderInputError
 from olmoearth_core.models.batch import Layout, check
 from olmoearth_core.models.catalogue import KNOWN, family_of, named
-from olmoearth_core.models.cost import Estimate, Workload, estimate, macs, measure, plot, table, tokens
+from olmoearth_core.models.cost import Estimate, Workload, estimate, macs, measure, table, tokens
+from olmoearth_core.models.cost_plot import plot
 from olmoearth_core.models.modalities import MODALITIES
 from olmoearth_core.models.origin import Origin
 

@@ -26,7 +26,7 @@ from registry.context import RunContext
 from registry.errors import AuditError
 from registry.mlflow.models import ModelVersion, get_model, register_model
 from registry.registry import open_registry
-from registry.versioning import dvc
+from registry.versioning.dvc_store import content_hash
 from registry.workspace import Workspace
 
 
@@ -47,7 +47,7 @@ def test_an_untouched_map_is_verified(house: House) -> None:
     assert report.map.tiles == 2
     assert (report.model.name, report.model.version, report.model.encoder) == ("small", "1", "v1.1-nano")
     assert report.model.base == "random weights, seed 0"
-    assert report.dataset.dvc_hash == dvc.dataset_hash(house.project)
+    assert report.dataset.dvc_hash == content_hash(house.results["preprocess"].folder)
     assert set(report.dataset.labels) == {"labels/forest.geojson"}
     assert [run.stage for run in report.runs] == ["postprocess", "infer", "finetune", "preprocess", "export"]
     assert report.runs[2].device_seconds == 1.5

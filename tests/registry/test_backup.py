@@ -260,6 +260,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         restore(Workspace.at(tmp_path / "new", artifacts=str(tmp_path / "elsewhere")), file, Silent())
 
 
+@pytest.mark.parametrize("made", [True, False], ids=["an empty folder", "nothing yet"])
+def test_a_home_may_be_a_link(tmp_path: Path, made: bool) -> None:
+    """To a larger disk: the link stays, what it leads to is the home."""
+    workspace, file, link = Workspace.at(tmp_path / "home"), tmp_path / "house.tar", tmp_path / "link"
+    open_registry(workspace).close()
+    back_up(workspace, file, Silent())
+    link.symlink_to(tmp_path / "disk")
+    if made:
+        (tmp_path / "disk").mkdir()
+    restore(Workspace.at(link), file, Silent())
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "registry.db").is_file()
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "sentence"),
     [

@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_repository_once(project: Project, workspace: Workspa
     committed = git.git(project.root, "show", "HEAD:.dvc/config")
     assert workspace.dvc_remote in committed, "a past revision uses that revision's remote"
     assert "analytics = false" in committed
-    waiting = dvc.to_commit(project)
+    waiting = git.changed(project.root, ".")
     assert "project.yaml" in waiting
     assert not [name for name in waiting if name.startswith(("models/", "tiles/", "maps/", ".olmoearth/"))]
 
@@ -58,7 +58,7 @@ def test_commit_leaves_nothing_to_reproduce(
     hashes = {stage: dvc.commit(project, workspace, stage) for stage in ("export", "preprocess")}
     assert "up to date" in run_dvc(project.root, "repro")
     assert hashes == {stage: content_hash(results[stage].folder) for stage in hashes}
-    assert dvc.dataset_hash(project) == hashes["preprocess"]
+    assert dvc.recorded_hash(dvc.ensure_pipeline(project, workspace), "preprocess") == hashes["preprocess"]
     assert dvc.commit(project, workspace) == hashes["preprocess"]
 
     dvc.push(project, workspace)
@@ -127,7 +127,7 @@ def test_the_door_pushes_the_dataset_once_and_a_remote_that_fails_stops_nothing(
     assert len(notes) == 1
     shutil.rmtree(project.root / ".dvc" / "cache")
     for stage in ("export", "preprocess"):
-        pushed = dvc.dataset_hash(project, stage)
+        pushed = dvc.recorded_hash(dvc.ensure_pipeline(project, workspace), stage)
         assert pushed is not None
         assert stored_files(project.root, pushed) is not None, "the remote has all of it"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
-from house import House, bad, build, changed_rows, flipped_bit
+from house import House, bad, build, changed_rows, flipped_bit, gone
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
@@ -141,6 +141,18 @@ def test_labels_changed_under_the_same_name(anchored: House) -> None:
     assert named(report, "inputs of preprocess") == "labels/forest.geojson: changed since"
     assert "labels/forest.geojson: changed since" in report.sentence
     assert not of_the_labels.verified
+
+
+def test_imagery_that_is_another_now_is_told_and_the_map_stays_what_it_is(anchored: House) -> None:
+    band = anchored.project.root / "imagery" / "A" / "B03.tif"
+    assert [check.status for check in verify(anchored).checks if check.what == "imagery"] == ["ok"]
+    with flipped_bit(band):
+        report = verify(anchored)
+    assert bad(report) == {"imagery": "changed"}
+    assert str(band) in named(report, "imagery")
+    with gone(band):
+        told = next(check.detail for check in verify(anchored).checks if check.what == "imagery")
+    assert "1 are not here" in told
 
 
 def test_tags_of_another_chain(anchored: House) -> None:

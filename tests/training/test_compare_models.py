@@ -24,7 +24,7 @@ from olmoearth_core.stages import STAGES
 from olmoearth_core.training.answers import Answer
 from olmoearth_core.training.bootstrap import paired_difference
 from olmoearth_core.training.compare_models import Comparison, Cost, Part, compare_models, newest_rows
-from olmoearth_core.training.comparison_report import comparison_markdown
+from olmoearth_core.training.compare_models_report import comparison_markdown
 from olmoearth_core.training.finetune import finetune
 from olmoearth_core.training.gates import Gate, passed, run_gates, sentences
 from olmoearth_core.training.tally import tally

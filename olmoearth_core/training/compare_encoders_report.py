@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmoearth_core.models.cost import FAMILY_COLOURS, figures
+from olmoearth_core.models.cost import figures
+from olmoearth_core.models.cost_plot import FAMILY_COLOURS
 from olmoearth_core.models.score_text import NAMES
 from olmoearth_core.store import whole_file, write_json, write_text
 

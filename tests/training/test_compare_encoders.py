@@ -16,11 +16,11 @@ from olmoearth_core.models import build_encoder, save_encoder
 from olmoearth_core.models.cost import Speed, Workload, estimate
 from olmoearth_core.models.origin import Origin
 from olmoearth_core.project import Project
-from olmoearth_core.training import compare as comparing
+from olmoearth_core.training import compare_encoders as comparing
 from olmoearth_core.training.advice import Compared, advise
 from olmoearth_core.training.candidates import Candidate
-from olmoearth_core.training.compare import compare_encoders
-from olmoearth_core.training.compare_report import write_comparison
+from olmoearth_core.training.compare_encoders import compare_encoders
+from olmoearth_core.training.compare_encoders_report import write_comparison
 from olmoearth_core.training.loop import fit
 from olmoearth_core.training.tally import Counter, Tally
 
