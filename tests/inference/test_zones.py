@@ -189,6 +189,25 @@ def test_a_large_polygon_in_pieces_is_the_same_area(seed: int, hole: bool) -> No
     assert not (cut.fills(boxes) & ~whole.fills(boxes)).any()
 
 
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 1000))
+def test_pieces_of_an_outline_that_lies_on_the_cuts_are_the_same_area(seed: int) -> None:
+    """Edges and corners on edges of pixels, where it is cut; islands, bays and holes that touch in points."""
+    random = np.random.default_rng(seed)
+    column, row = random.integers(0, 200, (2, 2500))
+    width, height = random.integers(1, 9, (2, 2500))
+    joined = shapely.union_all(shapely.box(column * 10, row * 10, (column + width) * 10, (row + height) * 10))
+    polygon = max(shapely.get_parts(joined), key=shapely.get_num_coordinates)
+    from olmoearth_core.inference.cutting import MOST, in_pieces
+
+    assert shapely.get_num_coordinates(polygon) > MOST
+    pieces = in_pieces([polygon], 10.0)
+    assert sum(p.area for p in pieces) == polygon.area
+    grid = Grid("EPSG:32631")
+    whole, cut = (Area(grid, parts, box(0, 0, 1, 1)) for parts in ((polygon,), pieces))
+    assert np.array_equal(whole.mask(whole.bounds), cut.mask(whole.bounds))
+
+
 @pytest.mark.parametrize("side", [100, pytest.param(1000, marks=pytest.mark.verify)])
 def test_very_many_polygons_are_planned_soon(tmp_path: Path, side: int, record_property: object) -> None:
     import resource
