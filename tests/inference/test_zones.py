@@ -29,6 +29,29 @@ from olmoearth_core.labels.vector import read_area
 LAYOUT = Layout(tile_size=64, window_size=16, patch_size=4, stride=12)
 
 
+PROGRAM = """
+import json, re, sys, time
+from pathlib import Path
+from olmoearth_core.inference.area import load_areas
+from olmoearth_core.inference.plan import Layout, plan_tiles, tile_windows
+
+path, layout = Path(sys.argv[1]), Layout(tile_size=512, window_size=64, patch_size=8, stride=48)
+start = time.process_time()
+areas = load_areas(path, path.name, crs=None, resolution=10.0)
+tiles, windows = plan_tiles(areas, layout)
+seconds = time.process_time() - start
+# not ru_maxrss: Linux begins it with what the process was before exec, a copy of the one that runs the tests
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+one = tiles[len(tiles) // 2]
+area = next(a for a in areas if a.grid.crs == one.crs)
+again = len(tile_windows(area, area.grid.box(one.column, one.row, one.width, one.height), layout))
+parts = sum(len(a.parts) for a in areas)
+told = {"areas": len(areas), "parts": parts, "tiles": len(tiles), "windows": windows, "again": again}
+told |= {"computed": sum(tile.windows for tile in tiles), "of_one": one.windows}
+print(json.dumps(told | {"seconds": seconds, "megabytes": peak / 1024}))
+"""
+
+
 def save(path: Path, *geometries: shapely.Geometry) -> Path:
     features = [
         {
@@ -193,31 +216,8 @@ def test_a_large_polygon_in_pieces_is_the_same_area(seed: int, hole: bool) -> No
     assert not (cut.fills(boxes) & ~whole.fills(boxes)).any()
 
 
-PROGRAM = """
-import json, re, sys, time
-from pathlib import Path
-from olmoearth_core.inference.area import load_areas
-from olmoearth_core.inference.plan import Layout, plan_tiles, tile_windows
-
-path, layout = Path(sys.argv[1]), Layout(tile_size=512, window_size=64, patch_size=8, stride=48)
-start = time.process_time()
-areas = load_areas(path, path.name, crs=None, resolution=10.0)
-tiles, windows = plan_tiles(areas, layout)
-seconds = time.process_time() - start
-# not ru_maxrss: Linux begins it with what the process was before exec, a copy of the one that runs the tests
-peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-one = tiles[len(tiles) // 2]
-area = next(a for a in areas if a.grid.crs == one.crs)
-again = len(tile_windows(area, area.grid.box(one.column, one.row, one.width, one.height), layout))
-parts = sum(len(a.parts) for a in areas)
-told = {"areas": len(areas), "parts": parts, "tiles": len(tiles), "windows": windows, "again": again}
-told |= {"computed": sum(tile.windows for tile in tiles), "of_one": one.windows}
-print(json.dumps(told | {"seconds": seconds, "megabytes": peak / 1024}))
-"""
-
-
-@pytest.mark.parametrize("kind", ["fields", "zones"])
 @pytest.mark.parametrize("side", [100, pytest.param(1000, marks=pytest.mark.verify)])
+@pytest.mark.parametrize("kind", ["fields", "zones"])
 def test_very_many_polygons_are_planned_soon(tmp_path: Path, kind: str, side: int, record_property: Any) -> None:
     i, j = (k.ravel() for k in np.meshgrid(np.arange(side), np.arange(side)))
     x, y = 6 + (i - side / 2) * 0.0015, 45 + j * 0.0011
