@@ -203,7 +203,7 @@ _ALL = (
     ),
     Stage(
         name="postprocess",
-        version=5,
+        version=6,
         run=_postprocess,
         settings=lambda p: {
             "name": p.config.name,

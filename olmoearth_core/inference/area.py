@@ -49,6 +49,11 @@ class Area:
     def _tree(self) -> shapely.STRtree:
         return shapely.STRtree(self.parts)
 
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        bounds: np.ndarray = shapely.bounds(np.array(self.parts, object))
+        return bounds
+
     def touched(self, boxes: Sequence[PixelBox]) -> list[int]:
         """Positions of those `boxes` that the area reaches into, in their order.
 
@@ -71,6 +76,16 @@ class Area:
         hits, _ = self._tree.query(self._centres(boxes), predicate="covered_by")
         found[hits] = True
         return found
+
+    def spans(self, box: PixelBox) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last pixel (N, 2), column and row, within `box` of each polygon that lies about it."""
+        near = self._tree.query(box.pad(1).polygon)
+        left, bottom, right, top = (self._bounds[near] / self.grid.resolution).T
+        least, most = np.array([box.column, box.row]), np.array([box.column + box.width, box.row + box.height]) - 1
+        # a pixel more on each side, for an edge that rounding moves
+        first = np.stack([np.floor(left), np.floor(-top)], axis=1).astype(np.int64) - 1
+        last = np.stack([np.floor(right), np.floor(-bottom)], axis=1).astype(np.int64) + 1
+        return np.clip(first, least, most), np.clip(last, least, most)
 
     def _centres(self, boxes: np.ndarray) -> np.ndarray:
         """The rectangles that the centres of the pixels of boxes (N, 4) span; the same bits for the same pixels."""

@@ -161,12 +161,12 @@ def _rows(area: Area, layout: Layout) -> Iterator[tuple[int, list[tuple[Tile, np
     """Row by row of an area's tiles: where the row ends, and its tiles, each with its windows (N, 2): column, row."""
     size, code, bounds = layout.tile_size, _code(area.grid), area.bounds
     right, below = bounds.column + bounds.width, bounds.row + bounds.height
-    i = np.arange(bounds.column // size, -(-right // size))
-    column = np.maximum(i * size, bounds.column)
-    width = np.minimum((i + 1) * size, right) - column
     for j in range(bounds.row // size, -(-below // size)):
         row = max(j * size, bounds.row)
         height = min((j + 1) * size, below) - row
+        i = np.unique(_near(area, bounds.column, row, bounds.width, height, size, size)[:, 0]) // size
+        column = np.maximum(i * size, bounds.column)
+        width = np.minimum((i + 1) * size, right) - column
         boxes = np.stack([column, np.full_like(i, row), width, np.full_like(i, height)], axis=1)
         touched = area.reaches(boxes)
         boxes, places = boxes[touched], i[touched]
@@ -184,17 +184,43 @@ def _tile(name: str, crs: str, box: list[int], windows: int) -> Tile:
 
 
 def _windows(area: Area, boxes: np.ndarray, layout: Layout) -> list[np.ndarray]:
-    """The windows (N, 2) that reach the part of the area in each of `boxes` (M, 4), in lattice order."""
+    """The windows (N, 2) that reach the part of the area in each of `boxes` (M, 4) of one row, in lattice order."""
     if not len(boxes):
         return []
-    over = [_lattice(box, layout) for box in boxes]
-    partly = ~area.fills(boxes)
-    if partly.any():
-        cut = [_cut(over[k], boxes[k], layout.window_size) for k in np.flatnonzero(partly)]
+    full, size = area.fills(boxes), layout.window_size
+    row, height = boxes[0, 1], boxes[0, 3]
+    left, right = boxes[:, 0].min(), (boxes[:, 0] + boxes[:, 2]).max()
+    near = (
+        np.empty((0, 2), np.int64) if full.all() else _near(area, left, row, right - left, height, size, layout.stride)
+    )
+    near = near[np.lexsort((near[:, 1], near[:, 0]))]
+    # of windows sorted by column, those that touch a box
+    start = np.searchsorted(near[:, 0], boxes[:, 0] - size, "right")
+    end = np.searchsorted(near[:, 0], boxes[:, 0] + boxes[:, 2], "left")
+    over = [_lattice(box, layout) if f else near[a:b] for box, f, a, b in zip(boxes, full, start, end, strict=True)]
+    partly = np.flatnonzero(~full)
+    if len(partly):
+        cut = [_cut(over[k], boxes[k], size) for k in partly]
         reached = np.split(area.reaches(np.concatenate(cut)), np.cumsum([len(c) for c in cut])[:-1])
-        for k, held in zip(np.flatnonzero(partly).tolist(), reached, strict=True):
-            over[k] = over[k][held]
+        for k, held in zip(partly.tolist(), reached, strict=True):
+            windows = over[k][held]
+            over[k] = windows[np.lexsort((windows[:, 0], windows[:, 1]))]
     return over
+
+
+def _near(area: Area, column: int, row: int, width: int, height: int, size: int, stride: int) -> np.ndarray:
+    """The windows (N, 2) of the lattice that touch a box and may reach the area: what its polygons' bounds touch.
+
+    So of specks far apart only what lies around them is looked at closely.
+    """
+    first, last = area.spans(area.grid.box(column, row, width, height))
+    first, last = -((size - 1 - first) // stride), last // stride  # of the lattice
+    across, down = (last - first + 1).T
+    polygon = np.repeat(np.arange(len(first)), across * down)
+    nth = np.arange(len(polygon)) - np.repeat(np.cumsum(across * down) - across * down, across * down)
+    i, j = first[polygon, 0] + nth % across[polygon], first[polygon, 1] + nth // across[polygon]
+    numbers = np.unique((j << 32) + i + 2**31)
+    return np.stack([(numbers & 0xFFFFFFFF) - 2**31, numbers >> 32], axis=1) * stride
 
 
 def _lattice(box: np.ndarray, layout: Layout) -> np.ndarray:

@@ -25,6 +25,7 @@ from olmoearth_core.postprocess.zone_edges import carry_over
 from olmoearth_core.store import disk_errors, whole_file
 
 LAYER = "map"
+_END = "</GDALMultiDomainMetadata>"
 _GDAL_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 
 
@@ -37,12 +38,14 @@ class Layer:
         features: its rows.
         geometry_type: of all of them, in GDAL's words.
         metadata: of the layer.
+        documents: XML that is metadata of the layer, by its domain in GDAL's words.
     """
 
     name: str
     features: gpd.GeoDataFrame
     geometry_type: str = "Polygon"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
 
 
 def outline(
@@ -138,6 +141,7 @@ def write_geopackage(path: Path, layers: Sequence[Layer], day: date, scratch: Pa
                 geometry_type=layer.geometry_type,
                 layer_metadata=dict(layer.metadata) or None,
             )
+        _add_documents(made, layers)
         _read_back(made, layers)
     except (*_GDAL_ERRORS, sqlite3.Error) as error:
         raise cannot_write(path, error) from error
@@ -164,6 +168,18 @@ def write_flatgeobuf(path: Path, polygons: gpd.GeoDataFrame, scratch: Path) -> N
         raise cannot_write(path, error) from error
     with whole_file(path) as partial:
         made.replace(partial)
+
+
+def _add_documents(path: Path, layers: Sequence[Layer]) -> None:
+    """Put the `documents` of layers, which pyogrio cannot write, beside the metadata that it wrote."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for layer in layers:
+            for domain, document in layer.documents.items():
+                database.execute(
+                    "UPDATE gpkg_metadata SET metadata = replace(metadata, ?, ?) WHERE id IN "
+                    "(SELECT md_file_id FROM gpkg_metadata_reference WHERE table_name = ?)",
+                    (_END, f'<Metadata domain="{domain}" format="xml">{document}</Metadata>{_END}', layer.name),
+                )
 
 
 def _read_back(path: Path, layers: Sequence[Layer]) -> None:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
+from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.warp import transform_bounds
 
 from olmoearth_core.postprocess.polygons import Layer, write_geopackage
@@ -53,10 +55,32 @@ def write_index(path: Path, rasters: Sequence[Path], day: date, scratch: Path) -
     features = gpd.GeoDataFrame(
         {"location": [raster.name for raster in rasters]}, geometry=list(shapely.box(*edges.T)), crs=crs
     )
-    # with no more than this GDAL takes bands, colours and nodata from the rasters themselves
+    # with no more than this GDAL takes bands, colours and nodata from the rasters themselves, but no scale
     resolution = {"RESX": f"{wide:.4g}", "RESY": f"{high:.4g}"}
-    layer = Layer(path.name.removesuffix(INDEX), features, metadata=resolution)
+    layer = Layer(path.name.removesuffix(INDEX), features, metadata=resolution, documents=_scaled(rasters[0]))
     write_geopackage(path, [layer], day, scratch)
+
+
+def _scaled(raster: Path) -> dict[str, str]:
+    """What tells GDAL the bands of `raster`, by its domain; nothing where their values are not scaled."""
+    with rasterio.open(raster) as source:
+        if set(source.scales) == {1.0} and set(source.offsets) == {0.0}:
+            return {}
+        root = Element("GDALTileIndexDataset")
+        for index in source.indexes:
+            k = index - 1
+            told = {
+                "Description": source.descriptions[k],
+                "Offset": source.offsets[k],
+                "Scale": source.scales[k],
+                "NoDataValue": source.nodatavals[k],
+                "ColorInterp": source.colorinterp[k].name.capitalize(),
+            }
+            band = SubElement(root, "Band", band=str(index), dataType=typename_fwd[dtype_rev[source.dtypes[k]]])
+            for name, value in told.items():
+                if value is not None:
+                    SubElement(band, name).text = str(value)
+    return {"xml:GTI": tostring(root, encoding="unicode")}
 
 
 def _across(raster: Path) -> tuple[float, float, float, float]:

@@ -94,6 +94,9 @@ def test_one_file_opens_all_zones(made: tuple[Path, dict], name: str, monkeypatc
         rasterio.open(out / f"{name}_32632.tif") as two,
     ):
         assert (index.count, index.dtypes, index.nodata) == (one.count, one.dtypes, one.nodata)
+        assert (index.scales, index.offsets) == (one.scales, one.offsets)
+        if set(one.scales) != {1.0}:
+            assert index.descriptions == one.descriptions
         if name == "map":
             assert index.colormap(1)[0] == one.colormap(1)[0]
         found, transform = index.read(1), index.transform
