@@ -13,7 +13,7 @@ from flows.told import was_told, write_told
 from olmoearth_core.errors import CoreError
 from olmoearth_core.monitoring.drift import DriftReport, drift, kept_drift
 from olmoearth_core.monitoring.lineage import maps
-from olmoearth_core.monitoring.overview import Overview, failed_overview, is_current, overview
+from olmoearth_core.monitoring.overview import Overview, failed_overview, gives_same_model, overview
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import PROJECT_FILE, Project, load_project
 from registry.workspace import Workspace
@@ -108,8 +108,8 @@ def tell_of_drift(project: Project, report: DriftReport, progress: Progress) -> 
 def instead_of_training(project: Project) -> str:
     """What is due where drift alone asks for a training that would only give the model that is there; else empty."""
     retraining = project.config.retraining
-    asked = retraining is not None and "drift" in retraining.triggers and retraining.start == "base"
-    return SAME_MODEL if asked and is_current(project, "finetune") else ""
+    asked = retraining is not None and "drift" in retraining.triggers
+    return SAME_MODEL if asked and gives_same_model(project) else ""
 
 
 def drift_rows(report: DriftReport) -> list[dict[str, str]]:

@@ -64,7 +64,8 @@ def audit(
     _one_page_each(things, html, prov)
     with progress(as_json) as listener:
         reports = [
-            look_up(workspace, thing, listener, whole_registry=verify and k == 0) for k, thing in enumerate(things)
+            look_up(workspace, thing, listener, imagery=verify, whole_registry=verify and k == 0)
+            for k, thing in enumerate(things)
         ]
     _tell(reports, workspace, as_json, html, prov)
     raise typer.Exit(0 if all(report.verified for report in reports) else 1)

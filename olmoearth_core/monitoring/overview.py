@@ -91,9 +91,9 @@ def overview(project: Project, now: dt.datetime | None = None) -> Overview:
     )
 
 
-def is_current(project: Project, stage: str) -> bool:
-    """Whether outputs of a stage are there that labels, area and settings as they are now would give again."""
-    return stage in _current(project)[0]
+def gives_same_model(project: Project) -> bool:
+    """Whether training now, from the base encoder, would only give the model that is there."""
+    return _same_model(project, _current(project)[0])
 
 
 def _same_model(project: Project, current: Mapping[str, Output]) -> bool:

@@ -7,6 +7,7 @@ because a row says so. `lineage` tells what the registry recorded, both ways, an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -14,8 +15,9 @@ from sqlalchemy.orm import Session
 from olmoearth_core.digest import sha256_file
 from olmoearth_core.progress import Progress, Silent
 from registry.audit.case import Case
-from registry.audit.checks import identify, verify, verify_all
+from registry.audit.checks import identify, verify
 from registry.audit.find import find
+from registry.audit.imagery import IMAGERY
 from registry.audit.lineage import origin, touched
 from registry.audit.report import AuditReport, Check, Verdict
 from registry.audit.telling import (
@@ -39,7 +41,12 @@ Checks = Callable[[Case], list[Check]]
 
 
 def audit(
-    workspace: Workspace, thing: str | Path, progress: Progress | None = None, *, whole_registry: bool = False
+    workspace: Workspace,
+    thing: str | Path,
+    progress: Progress | None = None,
+    *,
+    imagery: bool = False,
+    whole_registry: bool = False,
 ) -> AuditReport:
     """Find out what made a thing and what was made from it, and verify all that made it.
 
@@ -48,13 +55,15 @@ def audit(
         thing: a file or folder, in its place or copied elsewhere: any product of a map, a tile, a model, a dataset,
             labels; or a name: a map's id, a model `name/3`, a digest, a DVC hash, a scene's id. A `Path` has to exist.
         progress: who listens; every byte of what made it is read.
+        imagery: look at the scenes' files as they are now as well; servers are asked for ETags.
         whole_registry: verify every event and row of the registry as well, whatever they are of.
 
     Raises:
         AuditError: the file is not there or cannot be read.
         DatabaseError: the registry cannot be reached.
     """
-    return _look_up(workspace, thing, verify_all if whole_registry else verify, progress or Silent())
+    checks = partial(verify, imagery=imagery, registry=whole_registry)
+    return _look_up(workspace, thing, checks, progress or Silent())
 
 
 def lineage(workspace: Workspace, thing: str | Path) -> AuditReport:
@@ -123,14 +132,15 @@ def _sentence(name: str, verdict: Verdict, checks: list[Check]) -> str:
     if verdict == "recorded":
         unsure = f", and whether this is it cannot be told here ({gone})" if gone else ""
         return f"Recorded, not verified: this is what the registry says of {name}{unsure}."
-    read = [check for check in checks if check.status == "changed" and check.what.startswith(INPUTS)]
-    changed = [problem for check in read for problem in check.problems]
+    other = [check for check in checks if check.status == "changed"]
+    changed = [problem for check in other if check.what.startswith(INPUTS) for problem in check.problems]
+    changed += [check.detail for check in other if check.what == IMAGERY]
     if not changed:
         held = sum(check.status == "ok" for check in checks)
         return f"Verified: this is {name}; all {held} checks hold."
     return (
         f"Verified: this is {name}; every output and record holds. What it was made from is not all as it was "
-        f"({', '.join(dict.fromkeys(changed))}); the record names it by sha256."
+        f"({', '.join(dict.fromkeys(changed))}); the record has its checksums."
     )
 
 

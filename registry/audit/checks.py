@@ -61,14 +61,16 @@ def identify(case: Case) -> list[Check]:
     return _all(case, (check_file, check_tags))
 
 
-def verify(case: Case) -> list[Check]:
-    """Everything behind the thing."""
-    return _all(case, CHECKS)
+def verify(case: Case, *, imagery: bool = False, registry: bool = False) -> list[Check]:
+    """Everything behind the thing.
 
-
-def verify_all(case: Case) -> list[Check]:
-    """Everything behind the thing, its imagery, and every event and row of the registry; a million take a minute."""
-    return _all(case, (*CHECKS, check_imagery, check_registry))
+    Args:
+        case: the thing.
+        imagery: also its scenes' files as they are now; servers are asked.
+        registry: also every event and row of the registry; a million take a minute.
+    """
+    also = [check for check, asked in ((check_imagery, imagery), (check_registry, registry)) if asked]
+    return _all(case, (*CHECKS, *also))
 
 
 def _all(case: Case, checks: Sequence[Callable[[Case], Iterable[Check]]]) -> list[Check]:

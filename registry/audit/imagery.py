@@ -39,6 +39,8 @@ def check_imagery(case: Case) -> Iterator[Check]:
         yield Check(IMAGERY, "changed", f"{len(changed)} of {len(known)} files of scenes are others now{left}", changed)
     elif now:
         yield Check(IMAGERY, "ok", f"{len(now)} files of scenes are as they were read{left}")
+    else:
+        yield Check(IMAGERY, "changed", f"none of {gone} files of scenes is here, or their servers do not say")
 
 
 def _access(case: Case) -> Access:

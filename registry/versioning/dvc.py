@@ -2,10 +2,6 @@
 
 The platform makes the repository and its first commits; after that it never commits to git. It says what to commit, and
 the registry records the revision and whether there were changes since.
-=======
-The platform makes the repository and its first commit; after that it never commits to git: the registry records the
-revision and whether there were changes since.
->>>>>>> breaker
 """
 
 from __future__ import annotations

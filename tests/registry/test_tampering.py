@@ -34,7 +34,7 @@ def anchored(
 
 def verify(house: House, path: Path | None = None) -> AuditReport:
     """`olmoearth audit --verify`."""
-    return audit(house.workspace, path or house.map, whole_registry=True)
+    return audit(house.workspace, path or house.map, imagery=True, whole_registry=True)
 
 
 def named(report: AuditReport, what: str) -> str:
@@ -153,6 +153,13 @@ def test_imagery_that_is_another_now_is_told_and_the_map_stays_what_it_is(anchor
     with gone(band):
         told = next(check.detail for check in verify(anchored).checks if check.what == "imagery")
     assert "1 are not here" in told
+    away = band.parents[1].rename(band.parents[1].with_name("away"))
+    try:
+        report = verify(anchored)
+    finally:
+        away.rename(band.parents[1])
+    assert bad(report)["imagery"] == "changed"
+    assert "none of" in report.sentence
 
 
 def test_tags_of_another_chain(anchored: House) -> None:
@@ -174,6 +181,9 @@ def test_the_command_line_names_it(anchored: House, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", anchored.workspace.tracking_uri)
     done = CliRunner().invoke(app, ["audit", str(anchored.map), "--verify"])
     assert (done.exit_code, "VERIFIED" in done.output) == (0, True)
+    several = CliRunner().invoke(app, ["audit", str(anchored.map), anchored.map.parent.name, "--verify", "--json"])
+    assert several.exit_code == 0
+    assert [[c["what"] for c in told["checks"]].count("imagery") for told in json.loads(several.stdout)] == [1, 1]
     with changed_rows(anchored, "UPDATE runs SET wall_seconds = 1 WHERE stage = 'infer'"):
         done = CliRunner().invoke(app, ["audit", str(anchored.map), "--verify"])
     assert done.exit_code == 1
