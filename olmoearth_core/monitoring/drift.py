@@ -148,6 +148,7 @@ def drift(project: Project, map_id: str | None = None, *, progress: Progress | N
         ProjectError: no such map, or what it was made of is gone.
         DatasetError, CheckpointError: training set or model cannot be read.
         ImageryError, TransientError: the map's scenes cannot be read any more.
+        MappingError: a tile of the map is gone or damaged.
         StoreError: the report cannot be kept.
     """
     lineage = lineage_of(project, map_id)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from olmoearth_core.dataset.dataset import Dataset
+from olmoearth_core.errors import MappingError
 from olmoearth_core.framing import Timestep
 from olmoearth_core.grid import PixelBox
 from olmoearth_core.imagery.access import access_of
 from olmoearth_core.imagery.compose import compose
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import read_scenes
-from olmoearth_core.inference.plan import Plan
+from olmoearth_core.inference.plan import Plan, Tile
 from olmoearth_core.progress import Progress
 from olmoearth_core.project import Project
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 SCENES = "scenes.json"
 MOST_VALUES = 200_000
@@ -85,8 +90,10 @@ def map_windows(tiles: Path, plan: Plan, count: int, seed: int = 0) -> list[Pixe
     """Boxes of so many windows, in tiles drawn by how many windows they have; each holds mapped pixels.
 
     Drawn by `seed` alone; fewer where the map holds next to nothing.
+
+    Raises:
+        MappingError: a tile cannot be read.
     """
-    import rasterio
     from rasterio.windows import Window
 
     random, size = np.random.default_rng(seed), plan.layout.window_size
@@ -96,7 +103,7 @@ def map_windows(tiles: Path, plan: Plan, count: int, seed: int = 0) -> list[Pixe
         tile, box = plan.tiles[pick], plan.box(plan.tiles[pick])
         left = int(random.integers(max(1, box.width - size + 1)))
         top = int(random.integers(max(1, box.height - size + 1)))
-        with rasterio.open(tiles / f"{tile.name}.tif") as file:
+        with open_tile(tiles, tile) as file:
             width, height = min(size, box.width - left), min(size, box.height - top)
             mapped = file.read(1, window=Window(left, top, width, height)) != file.nodata
         if mapped.mean() >= 0.5:
@@ -104,6 +111,27 @@ def map_windows(tiles: Path, plan: Plan, count: int, seed: int = 0) -> list[Pixe
         if len(found) == count:
             break
     return found
+
+
+@contextmanager
+def open_tile(tiles: Path, tile: Tile) -> Iterator[DatasetReader]:
+    """A tile's file in the folder of the stage infer, open.
+
+    Raises:
+        MappingError: it is gone or damaged.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    path = tiles / f"{tile.name}.tif"
+    try:
+        with rasterio.open(path) as file:
+            yield file
+    except RasterioError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise MappingError(
+            f"{path}: this tile of the map cannot be read ({why}). `olmoearth run` makes it anew."
+        ) from error
 
 
 def band_values(views: Sequence[View], modality: str, band: int, seed: int = 0) -> np.ndarray:

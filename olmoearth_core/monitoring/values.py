@@ -11,7 +11,7 @@ from olmoearth_core.dataset.dataset import Dataset
 from olmoearth_core.inference.blend import NO_VALUE
 from olmoearth_core.inference.plan import Plan
 from olmoearth_core.inference.product import value_scale
-from olmoearth_core.monitoring.sample import AT_ONCE, MOST_VALUES
+from olmoearth_core.monitoring.sample import AT_ONCE, MOST_VALUES, open_tile
 
 if TYPE_CHECKING:
     from olmoearth_core.models.predictor import TrainedModel
@@ -28,9 +28,10 @@ def map_values(tiles: Path, plan: Plan, seed: int = 0) -> np.ndarray:
         tiles: folder of the stage infer.
         plan: of the map, of a regression.
         seed: of the draw.
-    """
-    import rasterio
 
+    Raises:
+        MappingError: a tile cannot be read.
+    """
     random = np.random.default_rng(seed)
     weights = np.array([tile.windows for tile in plan.tiles], float)
     count = min(MOST_TILES, int(np.count_nonzero(weights)))
@@ -38,7 +39,7 @@ def map_values(tiles: Path, plan: Plan, seed: int = 0) -> np.ndarray:
     scale, offset = value_scale(plan.model)
     parts = []
     for pick in drawn:
-        with rasterio.open(tiles / f"{plan.tiles[pick].name}.tif") as file:
+        with open_tile(tiles, plan.tiles[pick]) as file:
             stored = file.read(1)
         parts.append(_thinned(stored[stored != NO_VALUE], MOST_VALUES // count, random))
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32) * np.float32(scale) + np.float32(offset)

@@ -13,7 +13,7 @@ from mapped import AUTUMN, BRIGHT, SAME, ask, make_measured, scene
 from scipy.stats import ks_2samp
 from shore import DATE, write_shore
 
-from olmoearth_core.errors import ProjectError
+from olmoearth_core.errors import MappingError, ProjectError
 from olmoearth_core.monitoring.distance import psi
 from olmoearth_core.monitoring.drift import DriftReport, Moved, drift, last_drift
 from olmoearth_core.monitoring.overview import overview
@@ -102,6 +102,16 @@ def test_what_was_measured_is_kept_until_something_changes(mapped: Project, monk
         assert of(wide, BRIGHT).drifted == []
     finally:
         ask(mapped, DATE, monitoring={"imagery": 0.25, "embeddings": 0.75, "predictions": 1.0, "between_maps": 0.25})
+
+
+def test_a_tile_that_is_gone_is_named(mapped: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mapped.root, copy, copy_function=shutil.copy2)
+    shutil.rmtree(copy / ".olmoearth")  # nothing is kept that was measured before
+    for tile in copy.glob("tiles/*/*.tif"):
+        tile.unlink()
+    with pytest.raises(MappingError, match=r"\.tif: this tile of the map cannot be read.*`olmoearth run`"):
+        of(load_project(copy), BRIGHT)
 
 
 def test_a_map_that_is_none_is_refused(mapped: Project, tmp_path: Path) -> None:
