@@ -144,11 +144,11 @@ def measure_scheduling(plan: Plan, folder: Path) -> dict[str, Any]:
     project = Project(folder, None)  # of which only the folder is asked for: earlier maps
     job = MapJob(project, plan, folder, folder, folder, folder, keys.keys)
     run = StageRun(project, folder, {}, {}, Silent(), Meter(), engine=engine)
-    records = map_tiles(run, job, keys)
+    tally = map_tiles(run, job, keys)
     seconds = time.perf_counter() - begun
-    assert len(records) == len(plan.tiles)
+    assert len(tally.finished) == len(plan.tiles)
     return {
-        "tiles": len(records),
+        "tiles": len(tally.finished),
         "tasks": tasks,
         "seconds": seconds,
         "overhead": seconds * WORKERS / tasks,

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
@@ -22,6 +23,8 @@ from olmoearth_core.errors import ProjectError
 if TYPE_CHECKING:
     from affine import Affine
     from shapely.geometry.base import BaseGeometry
+
+Numbers = TypeVar("Numbers", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -199,20 +202,38 @@ def areal_scale(crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return scale
 
 
-def lattice(area: PixelBox, size: int, stride: int | None = None) -> Iterator[PixelBox]:
-    """The boxes of the grid's lattice that touch `area`, row by row.
+@dataclass(frozen=True)
+class Lattice:
+    """Where windows lie along an axis, for the whole grid: number i begins at pixel i * stride, each second one `shift`
+    pixels further.
 
-    Box (i, j) has its upper left pixel at (i * stride, j * stride), for the whole grid: two areas that meet use the
-    same boxes where they meet.
-
-    Args:
-        area: what to cover.
-        size: edge of a box in pixels.
-        stride: distance between boxes in pixels, at most `size`; `size` when not given.
+    Attributes:
+        size: edge of a window in pixels.
+        stride: distance between windows, at most `size`.
+        shift: of windows with odd numbers; from 0 to size - stride, and less than the stride.
     """
-    stride = stride or size
-    first_column = -((size - 1 - area.column) // stride)
-    first_row = -((size - 1 - area.row) // stride)
-    for j in range(first_row, -(-(area.row + area.height) // stride)):
-        for i in range(first_column, -(-(area.column + area.width) // stride)):
-            yield PixelBox(area.grid, i * stride, j * stride, size, size)
+
+    size: int
+    stride: int
+    shift: int = 0
+
+    def start(self, number: Numbers) -> Numbers:
+        """The first pixel of windows, from their numbers."""
+        return number * self.stride + self.shift * (number & 1)
+
+    def first(self, pixel: Numbers) -> Numbers:
+        """The number of the first window that holds a pixel."""
+        number = -((self.size - 1 - pixel) // self.stride)
+        return number - (self.start(number - 1) + self.size > pixel)
+
+    def last(self, pixel: Numbers) -> Numbers:
+        """The number of the last window that holds a pixel."""
+        number = pixel // self.stride
+        return number - (self.start(number) > pixel)
+
+    def boxes(self, area: PixelBox) -> Iterator[PixelBox]:
+        """The windows that touch `area`, row by row; two areas that meet have the same ones where they meet."""
+        right, below = area.column + area.width - 1, area.row + area.height - 1
+        for j in range(self.first(area.row), self.last(below) + 1):
+            for i in range(self.first(area.column), self.last(right) + 1):
+                yield PixelBox(area.grid, self.start(i), self.start(j), self.size, self.size)

@@ -191,7 +191,7 @@ _ALL = (
     ),
     Stage(
         name="infer",
-        version=6,
+        version=7,
         run=_infer,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

@@ -14,7 +14,7 @@ from pyproj import CRS
 from shapely.geometry import LineString, Point, box
 
 from olmoearth_core.errors import ProjectError
-from olmoearth_core.grid import Grid, PixelBox, lattice
+from olmoearth_core.grid import Grid, Lattice, PixelBox
 
 resolutions = st.sampled_from([0.5, 1.0, 2.5, 10.0, 20.0, 30.0, 60.0, 120.0, 1000.0]) | st.floats(0.3, 500)
 grids = st.builds(Grid, st.sampled_from(["EPSG:32631", "EPSG:32733", "EPSG:3035"]), resolutions)
@@ -162,47 +162,59 @@ def test_union_cut_and_pad_are_those_of_the_pixels(data: st.DataObject, grid: Gr
 
 
 @st.composite
-def lattices(draw: st.DrawFn) -> tuple[PixelBox, int, int]:
+def lattices(draw: st.DrawFn) -> tuple[PixelBox, Lattice]:
     size = draw(st.integers(1, 12))
-    return draw(boxes(Grid("EPSG:32631"), largest=25)), size, draw(st.integers(1, size))
+    stride = draw(st.integers(1, size))
+    shift = draw(st.integers(0, min(size - stride, stride - 1)))
+    return draw(boxes(Grid("EPSG:32631"), largest=25)), Lattice(size, stride, shift)
 
 
 @given(case=lattices())
-def test_a_lattice_covers_its_area_with_boxes_that_all_touch_it(case: tuple[PixelBox, int, int]) -> None:
-    area, size, stride = case
-    found = list(lattice(area, size, stride))
+def test_a_lattice_covers_its_area_with_windows_that_all_touch_it(case: tuple[PixelBox, Lattice]) -> None:
+    area, lattice = case
+    size = lattice.size
+    found = list(lattice.boxes(area))
     assert set().union(*map(pixels, found)) >= pixels(area)
     for part in found:
         assert (part.width, part.height, part.grid) == (size, size, area.grid)
-        assert part.column % stride == part.row % stride == 0
+        for edge in (part.column, part.row):
+            number = edge // lattice.stride
+            assert edge == number * lattice.stride + (lattice.shift if number % 2 else 0)
         assert min(part.cut(area).shape) >= 1
     assert len(set(found)) == len(found)
     assert found == sorted(found, key=lambda b: (b.row, b.column))
     # none that touches is missing: those just outside do not touch
-    i, j = [b.column // stride for b in found], [b.row // stride for b in found]
+    i, j = [b.column // lattice.stride for b in found], [b.row // lattice.stride for b in found]
     for column, row in ((min(i) - 1, j[0]), (max(i) + 1, j[0]), (i[0], min(j) - 1), (i[0], max(j) + 1)):
-        assert min(PixelBox(area.grid, column * stride, row * stride, size, size).cut(area).shape) < 1
+        outside = PixelBox(area.grid, lattice.start(column), lattice.start(row), size, size)
+        assert min(outside.cut(area).shape) < 1
     assert len(found) == len(set(i)) * len(set(j))
 
 
 @given(case=lattices())
-def test_without_a_stride_boxes_lie_side_by_side(case: tuple[PixelBox, int, int]) -> None:
-    area, size, _stride = case
-    found = list(lattice(area, size))
-    assert found == list(lattice(area, size, size))
+def test_windows_that_do_not_overlap_lie_side_by_side(case: tuple[PixelBox, Lattice]) -> None:
+    area, lattice = case
+    found = list(Lattice(lattice.size, lattice.size).boxes(area))
     assert sum(len(pixels(part)) for part in found) == len(set().union(*map(pixels, found)))
 
 
+@given(case=lattices(), numbers=st.lists(st.integers(-50, 50), min_size=1))
+def test_a_lattice_counts_arrays_as_it_counts_numbers(case: tuple[PixelBox, Lattice], numbers: list[int]) -> None:
+    _, lattice = case
+    for count in (lattice.start, lattice.first, lattice.last):
+        assert count(np.array(numbers)).tolist() == [count(number) for number in numbers]
+
+
 @given(case=lattices(), data=st.data())
-def test_areas_that_meet_use_the_same_boxes_where_they_meet(
-    case: tuple[PixelBox, int, int], data: st.DataObject
+def test_areas_that_meet_use_the_same_windows_where_they_meet(
+    case: tuple[PixelBox, Lattice], data: st.DataObject
 ) -> None:
-    area, size, stride = case
+    area, lattice = case
     assume(area.width > 1)
     cut = data.draw(st.integers(1, area.width - 1))
     left = PixelBox(area.grid, area.column, area.row, cut, area.height)
     right = PixelBox(area.grid, area.column + cut, area.row, area.width - cut, area.height)
-    whole, *halves = (set(lattice(part, size, stride)) for part in (area, left, right))
+    whole, *halves = (set(lattice.boxes(part)) for part in (area, left, right))
     assert halves[0] | halves[1] == whole
     assert {part for part in whole if min(part.cut(left).shape) >= 1} == halves[0]
 

@@ -27,8 +27,9 @@ from olmoearth_core.imagery.mask import without_mask
 from olmoearth_core.imagery.read import AssetReader
 from olmoearth_core.imagery.scene import available_bands, read_scenes
 from olmoearth_core.inference.area import Area, load_areas
+from olmoearth_core.inference.checks import check_catalogue, check_coverage
 from olmoearth_core.inference.imagery import Imagery
-from olmoearth_core.inference.infer import SCENES, check_catalogue, check_coverage
+from olmoearth_core.inference.infer import SCENES
 from olmoearth_core.inference.pipeline import Behind, prefetched
 from olmoearth_core.inference.plan import (
     Layout,

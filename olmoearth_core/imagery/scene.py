@@ -151,6 +151,12 @@ class SceneList:
             self._addresses[key] = self._address(*key)
         return self._addresses[key]
 
+    @property
+    def remote(self) -> bool:
+        """Whether any asset lies behind a URL."""
+        files = (self._catalogues(modality)[1] for modality in {scene.modality for scene in self.scenes})
+        return any(map(is_url, files)) or any(is_url(href) for scene in self.scenes for href in scene.addresses)
+
     def _address(self, modality: str, collection: str | None, href: str) -> Address | str:
         name, file = self._catalogues(modality)
         place = href if is_url(href) else join(file, href)

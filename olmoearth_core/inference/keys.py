@@ -223,10 +223,10 @@ def _reaching(
 
 
 def _around(box: PixelBox, layout: Layout) -> PixelBox:
-    """The smallest box around all windows of the lattice that touch `box` (`grid.lattice`)."""
-    size, stride = layout.window_size, layout.stride
-    column, row = (-((size - 1 - edge) // stride) * stride for edge in (box.column, box.row))
+    """The smallest box around all windows of the lattice that touch `box`."""
+    lattice = layout.lattice
+    column, row = (lattice.start(lattice.first(edge)) for edge in (box.column, box.row))
     right, bottom = (
-        (-(-edge // stride) - 1) * stride + size for edge in (box.column + box.width, box.row + box.height)
+        lattice.start(lattice.last(edge - 1)) + lattice.size for edge in (box.column + box.width, box.row + box.height)
     )
     return PixelBox(box.grid, column, row, right - column, bottom - row)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from olmoearth_core.imagery.search import frozen_map_scenes
 from olmoearth_core.inference.area import load_areas
-from olmoearth_core.inference.plan import Layout, batch_sizes, plan_tiles
+from olmoearth_core.inference.checks import check_extent
+from olmoearth_core.inference.plan import batch_sizes, map_layout, plan_tiles
 from olmoearth_core.models.cost import Workload
 from olmoearth_core.project import Project
 
@@ -38,13 +39,9 @@ def map_outlook(project: Project, work: Workload, device: str) -> MapOutlook:
     """
     where, crs = project.config.map.area, project.config.imagery.crs
     areas = load_areas(project.path(where), where, crs=crs, resolution=work.resolution)
-    layout = Layout(
-        tile_size=project.config.map.tile_size,
-        window_size=work.window_size,
-        patch_size=work.patch_size,
-        stride=work.stride,
-    )
+    layout = map_layout(project.config.map.tile_size, work.window_size, work.patch_size, work.overlap)
     tiles, windows = plan_tiles(areas, layout)
+    check_extent(tiles, where)
     return MapOutlook(
         km2=sum(part.area for area in areas for part in area.parts) / 1e6,
         tiles=len(tiles),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyproj import CRS
 
 from olmoearth_core.errors import MappingError
-from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.grid import Grid, Lattice, PixelBox
 from olmoearth_core.inference.area import Area
 from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.store import write_json
@@ -60,6 +60,14 @@ class Layout(_Part):
     patch_size: int
     stride: int
     """Distance between neighbouring windows; what remains of `window_size` they have in common."""
+    shift: int = 0
+    """By which each second row and column of windows lies further: where a window ends, its neighbour is then in the
+    middle of a patch, not at the edge of one."""
+
+    @property
+    def lattice(self) -> Lattice:
+        """Where windows lie, along either axis."""
+        return Lattice(self.window_size, self.stride, self.shift)
 
 
 class PlannedModel(_Part):
@@ -126,6 +134,27 @@ def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
     return max(1, round(window_size * (1 - overlap) / patch_size)) * patch_size
 
 
+def window_shift(window_size: int, patch_size: int, stride: int) -> int:
+    """Half a patch, where windows overlap by two patches or more.
+
+    What a model says jumps a little from patch to patch. If all windows had their patches on one lattice, they would
+    agree on where, and their own edges would lie there as well (seam score of the reservoir: 1.07).
+    """
+    return patch_size // 2 if window_size - stride >= 2 * patch_size else 0
+
+
+def map_layout(tile_size: int, window_size: int, patch_size: int, overlap: float) -> Layout:
+    """How maps are laid out whose windows share `overlap` of their edge with the next."""
+    stride = window_stride(window_size, patch_size, overlap)
+    return Layout(
+        tile_size=tile_size,
+        window_size=window_size,
+        patch_size=patch_size,
+        stride=stride,
+        shift=window_shift(window_size, patch_size, stride),
+    )
+
+
 def batch_sizes(timesteps: int, window_size: int, patch_size: int, device: str) -> list[int]:
     """Windows in a batch, when they see 1, 2, ... `timesteps` timesteps: the fewer, the shorter sequences."""
     patches = (window_size // patch_size) ** 2
@@ -164,7 +193,7 @@ def _rows(area: Area, layout: Layout) -> Iterator[tuple[int, list[tuple[Tile, np
     for j in range(bounds.row // size, -(-below // size)):
         row = max(j * size, bounds.row)
         height = min((j + 1) * size, below) - row
-        i = np.unique(_near(area, bounds.column, row, bounds.width, height, size, size)[:, 0]) // size
+        i = np.unique(_near(area, bounds.column, row, bounds.width, height, Lattice(size, size))[:, 0]) // size
         column = np.maximum(i * size, bounds.column)
         width = np.minimum((i + 1) * size, right) - column
         boxes = np.stack([column, np.full_like(i, row), width, np.full_like(i, height)], axis=1)
@@ -187,17 +216,15 @@ def _windows(area: Area, boxes: np.ndarray, layout: Layout) -> list[np.ndarray]:
     """The windows (N, 2) that reach the part of the area in each of `boxes` (M, 4) of one row, in lattice order."""
     if not len(boxes):
         return []
-    full, size = area.fills(boxes), layout.window_size
+    full, size, lattice = area.fills(boxes), layout.window_size, layout.lattice
     row, height = boxes[0, 1], boxes[0, 3]
     left, right = boxes[:, 0].min(), (boxes[:, 0] + boxes[:, 2]).max()
-    near = (
-        np.empty((0, 2), np.int64) if full.all() else _near(area, left, row, right - left, height, size, layout.stride)
-    )
+    near = np.empty((0, 2), np.int64) if full.all() else _near(area, left, row, right - left, height, lattice)
     near = near[np.lexsort((near[:, 1], near[:, 0]))]
     # of windows sorted by column, those that touch a box
     start = np.searchsorted(near[:, 0], boxes[:, 0] - size, "right")
     end = np.searchsorted(near[:, 0], boxes[:, 0] + boxes[:, 2], "left")
-    over = [_lattice(box, layout) if f else near[a:b] for box, f, a, b in zip(boxes, full, start, end, strict=True)]
+    over = [_lattice(box, lattice) if f else near[a:b] for box, f, a, b in zip(boxes, full, start, end, strict=True)]
     partly = np.flatnonzero(~full)
     if len(partly):
         cut = [_cut(over[k], boxes[k], size) for k in partly]
@@ -208,26 +235,25 @@ def _windows(area: Area, boxes: np.ndarray, layout: Layout) -> list[np.ndarray]:
     return over
 
 
-def _near(area: Area, column: int, row: int, width: int, height: int, size: int, stride: int) -> np.ndarray:
+def _near(area: Area, column: int, row: int, width: int, height: int, lattice: Lattice) -> np.ndarray:
     """The windows (N, 2) of the lattice that touch a box and may reach the area: what its polygons' bounds touch.
 
     So of specks far apart only what lies around them is looked at closely.
     """
     first, last = area.spans(area.grid.box(column, row, width, height))
-    first, last = -((size - 1 - first) // stride), last // stride  # of the lattice
+    first, last = lattice.first(first), lattice.last(last)
     across, down = (last - first + 1).T
     polygon = np.repeat(np.arange(len(first)), across * down)
     nth = np.arange(len(polygon)) - np.repeat(np.cumsum(across * down) - across * down, across * down)
     i, j = first[polygon, 0] + nth % across[polygon], first[polygon, 1] + nth // across[polygon]
     numbers = np.unique((j << 32) + i + 2**31)
-    return np.stack([(numbers & 0xFFFFFFFF) - 2**31, numbers >> 32], axis=1) * stride
+    return lattice.start(np.stack([(numbers & 0xFFFFFFFF) - 2**31, numbers >> 32], axis=1))
 
 
-def _lattice(box: np.ndarray, layout: Layout) -> np.ndarray:
-    """The windows of the lattice that touch a box, (N, 2) column and row, row by row; as `grid.lattice`."""
-    size, stride = layout.window_size, layout.stride
-    first, last = -((size - 1 - box[:2]) // stride), -(-(box[:2] + box[2:]) // stride)
-    columns, rows = (np.arange(a, b) * stride for a, b in zip(first, last, strict=True))
+def _lattice(box: np.ndarray, lattice: Lattice) -> np.ndarray:
+    """The windows of the lattice that touch a box, (N, 2) column and row, row by row; as `Lattice.boxes`."""
+    first, last = lattice.first(box[:2]), lattice.last(box[:2] + box[2:] - 1)
+    columns, rows = (lattice.start(np.arange(a, b + 1)) for a, b in zip(first, last, strict=True))
     row, column = np.meshgrid(rows, columns, indexing="ij")
     return np.stack([column.ravel(), row.ravel()], axis=1)
 

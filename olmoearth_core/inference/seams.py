@@ -97,9 +97,13 @@ def differences(probabilities: np.ndarray, first: int, layout: Layout) -> np.nda
     apart = np.where(known, np.abs(right - left).mean(axis=0), 0).sum(axis=0) / PROBABILITY_STEPS
     pairs = known.sum(axis=0)
     at = first + 1 + np.arange(len(pairs))
-    stride, window = layout.stride, layout.window_size
-    edge = (at % stride == 0) | ((at - window) % stride == 0) | (at % layout.tile_size == 0)
-    kinds = (edge, ~edge, ~edge & (at % layout.patch_size == 0))
+    # every second window begins `shift` further: the first and the second of each two are lattices of their own
+    edge, patch = at % layout.tile_size == 0, np.zeros(len(at), bool)
+    for start in (0, layout.stride + layout.shift):
+        since = at - start
+        edge |= (since % (2 * layout.stride) == 0) | ((since - layout.window_size) % (2 * layout.stride) == 0)
+        patch |= since % layout.patch_size == 0
+    kinds = (edge, ~edge, ~edge & patch)
     return np.array([[apart[kind].sum(), pairs[kind].sum()] for kind in kinds])
 
 

@@ -45,8 +45,11 @@ READERS = 4
 """Threads that read assets for a strip; more hide more of a network's latency, and none changes a pixel."""
 WAITING = 16
 """Batches that may wait to be blended."""
-GDAL_CACHE = 128
-"""Megabytes of blocks of local files that GDAL may keep; left alone it takes a share of the machine's memory."""
+GDAL_CACHE = 8 * 2**20
+"""Bytes of blocks of local files that GDAL may keep: left alone it takes a share of the machine's memory. Strips are
+read ahead while the device computes, and 128 MB made no map quicker."""
+LOCAL = 8 * 2**20
+"""Bytes of decoded blocks that are remembered where imagery lies on this machine, and is soon read again."""
 BLOCK = 512
 """Edge of the blocks of most imagery in pixels."""
 MOST_KEPT = 2**30
@@ -97,8 +100,9 @@ class Worker(ExitStack):
         self._meter, self._told = Meter(), Meter()
         self._lost: set[Failure] = set()
         bands = sum(map(len, self._bands.values()))
+        keep = kept_bytes(plan, bands) if self._scenes.remote else LOCAL
         self._reader = self.enter_context(
-            AssetReader(self._meter, workers=READERS, keep_bytes=kept_bytes(plan, bands), access=access_of(job.project))
+            AssetReader(self._meter, workers=READERS, keep_bytes=keep, access=access_of(job.project))
         )
         self.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE))
         self.enter_context(_threads(plan.threads))

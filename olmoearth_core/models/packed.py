@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from olmoearth_core.models.batch import Batch, Layout
@@ -12,7 +13,7 @@ from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.origin import Origin
 from olmoearth_core.models.tokenizer import Tokenizer
 from olmoearth_core.models.transfer import to_device
-from olmoearth_core.models.transformer import Attention, Block, Groups, chances, mixed_frequencies, run_blocks
+from olmoearth_core.models.transformer import Attention, Block, Groups, chances, mixed_frequencies, padding, run_blocks
 
 
 class PackedEncoder(Encoder):
@@ -74,8 +75,11 @@ class PackedEncoder(Encoder):
 
         Those that are not `seen` (M,) stand in the matrix and are looked at by nobody; what they become means nothing.
         """
+        rows, more = len(x), padding(x, self.blocks[0].mlp.fc1.weight.dtype)
+        if more:
+            x, where = F.pad(x, (0, 0, 0, more)), None if where is None else F.pad(where, (0, 0, 0, more))
         x = run_blocks(self.blocks, x, groups, where, seen, chance=chance, checkpointing=self.checkpointing)
-        out: Tensor = self.norm(x)
+        out: Tensor = self.norm(x[:rows])
         return out
 
     def _locations(

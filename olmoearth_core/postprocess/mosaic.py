@@ -23,8 +23,8 @@ from olmoearth_core.store import whole_file, write_text
 NODATA = 255
 _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16"}
 BLOCK = 512
-CACHE = 256
-"""Megabytes of blocks that GDAL may keep; left alone it takes a share of the machine's memory."""
+CACHE = 64 * 2**20
+"""Bytes of blocks that GDAL may keep; left alone it takes a share of the machine's memory."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import pytest
 from rasters import CRS
 
 from olmoearth_core.framing import Timestep
-from olmoearth_core.grid import Grid, PixelBox, lattice
+from olmoearth_core.grid import Grid, Lattice, PixelBox
 from olmoearth_core.imagery.cube import Cube
 from olmoearth_core.inference.batching import Batch, Batcher, Kind, assemble, kind_of
 from olmoearth_core.inference.imagery import Imagery, strips
 from olmoearth_core.inference.plan import Layout
 
 BOX = Grid(CRS, 10.0).box(800, -1600, 64, 32)
-WINDOWS = list(lattice(BOX, 16))
+WINDOWS = list(Lattice(16, 16).boxes(BOX))
 LAYOUT = Layout(tile_size=64, window_size=16, patch_size=4, stride=16)
 STEPS = [
     Timestep(np.datetime64("2024-01-01").item(), np.datetime64("2024-02-01").item()),
@@ -69,7 +69,7 @@ def test_a_window_has_the_same_row_whoever_else_is_there() -> None:
 @pytest.mark.parametrize("size", [2, 5, 16, 21, 32])
 def test_few_rows_stay_empty(size: int) -> None:
     around = Grid(CRS, 10.0).box(5000, -9000, 1024, 1024)
-    windows = list(lattice(around, 64, 48))
+    windows = list(Lattice(64, 48, 4).boxes(around))
     batcher = Batcher(Layout(tile_size=1024, window_size=64, patch_size=8, stride=48), [size])
     made = [batch for window in windows for batch in batcher.add(window, Kind((1,), whole=True))]
     made += batcher.rest()

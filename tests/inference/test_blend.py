@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import CRS
 
-from olmoearth_core.grid import Grid, lattice
+from olmoearth_core.grid import Grid, Lattice
 from olmoearth_core.inference.blend import NODATA, Blend, window_weights
 
 GRID = Grid(CRS, 10.0)
@@ -17,7 +17,7 @@ def predictions(size: int, stride: int, classes: int = 3, seed: int = 0) -> list
     random = np.random.default_rng(seed)
     return [
         (window, random.dirichlet(np.ones(classes), (size, size)).transpose(2, 0, 1).astype(np.float32))
-        for window in lattice(BOX, size, stride)
+        for window in Lattice(size, stride).boxes(BOX)
     ]
 
 
@@ -73,7 +73,7 @@ def test_it_is_the_weighted_mean() -> None:
 
 def test_certain_windows_sum_without_overflow_at_the_densest_overlap() -> None:
     blend = Blend(BOX, 2)
-    for window in lattice(BOX, 40, 8):  # five windows over a pixel along each axis
+    for window in Lattice(40, 8).boxes(BOX):  # five windows over a pixel along each axis
         blend.add(window, np.stack([np.ones((40, 40), np.float32), np.zeros((40, 40), np.float32)]))
     probabilities = blend.probabilities(np.ones(BOX.shape, bool))
     assert (probabilities[0] == 250).all()

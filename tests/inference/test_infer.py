@@ -32,7 +32,8 @@ from smallmap import (
 from olmoearth_core.errors import CheckpointError, MappingError, StoreError
 from olmoearth_core.grid import Grid
 from olmoearth_core.inference.area import load_areas
-from olmoearth_core.inference.infer import check_extent, infer, make_plan
+from olmoearth_core.inference.checks import check_extent
+from olmoearth_core.inference.infer import infer, make_plan
 from olmoearth_core.inference.plan import read_plan
 from olmoearth_core.manifest import Manifest, describe_outputs, write_manifest
 from olmoearth_core.models.model_folder import read_card
@@ -342,7 +343,7 @@ def test_specks_far_apart_are_refused_before_anything_is_computed(project: Proje
     areas = load_areas(project.path("area.geojson"), "area.geojson", crs=None, resolution=10)
     card = read_card(project.root / "models" / "small")
     plan = make_plan(project.config, areas, card, torch.device("cpu"))
-    check_extent(plan, "area.geojson")
+    check_extent(plan.tiles, "area.geojson")
     far = plan.tiles[0].model_copy(update={"column": plan.tiles[0].column + 200_000, "row": plan.tiles[0].row + 90_000})
     with pytest.raises(MappingError, match=r"area\.geojson: its parts lie so far apart .* 200,0\d\d x 90,0\d\d pixels"):
-        check_extent(plan.model_copy(update={"tiles": [*plan.tiles, far]}), "area.geojson")
+        check_extent([*plan.tiles, far], "area.geojson")

@@ -14,7 +14,8 @@ from rasters import CRS, Layer, StacScene, open_scenes, write_catalogue
 from smallmap import checksums, infer_run, small_project
 from zonemap import zone_project
 
-from olmoearth_core.grid import Grid, lattice
+from olmoearth_core.errors import MappingError
+from olmoearth_core.grid import Grid, Lattice
 from olmoearth_core.imagery.extent import outline_on
 from olmoearth_core.imagery.sampling import SourceGrid
 from olmoearth_core.imagery.search import freeze_map_scenes
@@ -48,7 +49,7 @@ def test_the_area_over_a_tile_is_the_same_however_it_is_drawn_and_cut() -> None:
     whole = ragged(5000)
     area = area_of(whole)
     assert len(area.parts) > 10
-    boxes = list(lattice(area.bounds, 64))
+    boxes = list(Lattice(64, 64).boxes(area.bounds))
     parts = parts_over(area, boxes)
     masks = [area.mask(box) for box in boxes]
     assert [part == FILLED for part in parts] == [mask.all() for mask in masks]
@@ -60,7 +61,7 @@ def test_the_area_over_a_tile_is_the_same_however_it_is_drawn_and_cut() -> None:
 
 def test_an_area_that_changed_in_one_place_is_the_same_elsewhere() -> None:
     former, bite = ragged(900), shapely.box(508_000, 4_689_000, 510_000, 4_691_000)
-    boxes = list(lattice(area_of(former).bounds, 64))
+    boxes = list(Lattice(64, 64).boxes(area_of(former).bounds))
     before, after = (parts_over(area_of(p), boxes) for p in (former, shapely.difference(former, bite)))
     masks = [(area_of(p).mask(box)) for p in (former, shapely.difference(former, bite)) for box in boxes]
     changed = {k for k in range(len(boxes)) if before[k] != after[k]}
@@ -177,3 +178,11 @@ def test_what_is_estimated_is_what_is_planned(tmp_path: Path) -> None:
     )
     freeze_map_scenes(project, Silent(), refresh=True)
     assert timesteps_with_scenes(project) == 1
+
+
+def test_an_area_that_cannot_be_mapped_is_not_estimated(tmp_path: Path) -> None:
+    specks = shapely.MultiPolygon([shapely.box(x, y, x + 0.01, y + 0.01) for x, y in ((0.5, 40.0), (5.5, 60.0))])
+    project = small_project(tmp_path)
+    (tmp_path / "area.geojson").write_text(shapely.to_geojson(specks))
+    with pytest.raises(MappingError, match=r"area\.geojson: its parts lie so far apart"):
+        map_outlook(project, workload_of(project), "cpu")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rasters import CRS
 
-from olmoearth_core.grid import Grid, lattice
+from olmoearth_core.grid import Grid
 from olmoearth_core.inference.blend import Blend
-from olmoearth_core.inference.plan import Layout
-from olmoearth_core.inference.seams import differences
+from olmoearth_core.inference.plan import Layout, map_layout
+from olmoearth_core.inference.seams import Seams, differences
 
 LAYOUT = Layout(tile_size=64, window_size=16, patch_size=4, stride=16)
 
@@ -34,7 +34,7 @@ def test_blending_leaves_less_seam_than_pasting_side_by_side() -> None:
     for stride in (16, 12, 8):
         layout = Layout(tile_size=64, window_size=16, patch_size=4, stride=stride)
         blend, random = Blend(box, 2), np.random.default_rng(0)
-        for window in lattice(box, 16, stride):
+        for window in layout.lattice.boxes(box):
             seen = window.cut(box)
             part = np.zeros((2, 16, 16), np.float32)
             part[0][seen.slices_in(window)] = field[seen.slices_in(box)] + random.normal(0, 0.02)
@@ -47,3 +47,25 @@ def test_blending_leaves_less_seam_than_pasting_side_by_side() -> None:
     assert scores[16] > 1.3, "side by side the windows are to be seen"
     assert scores[12] < 1.05
     assert scores[8] < 1.05
+
+
+def test_windows_whose_patches_lie_apart_do_not_agree_where_to_jump() -> None:
+    """What a model says jumps a little from patch to patch; on one lattice of patches, windows end where it jumps."""
+    box = Grid(CRS, 10.0).box(0, 0, 512, 512)
+    scores = {}
+    for shifted in (False, True):
+        layout = map_layout(512, 64, 8, 0.25)
+        assert layout.shift == 4
+        layout = layout if shifted else layout.model_copy(update={"shift": 0})
+        blend, random = Blend(box, 1), np.random.default_rng(0)
+        ground = random.normal(0, 0.02, (512 + 128, 512 + 128))
+        for window in layout.lattice.boxes(box):
+            row, column = window.row + 64, window.column + 64  # from the ground's corner
+            patches = ground[row : row + 64, column : column + 64].reshape(8, 8, 8, 8).mean(axis=(1, 3))
+            part = 0.5 + ground[row : row + 64, column : column + 64] + np.kron(patches, np.ones((8, 8)))
+            blend.add(window, part[None].astype(np.float32))
+        probabilities = blend.probabilities(np.ones(box.shape, bool))
+        sums = differences(probabilities, 0, layout) + differences(probabilities.swapaxes(1, 2), 0, layout)
+        scores[shifted] = Seams.of(sums).score
+    assert scores[False] > 1.005
+    assert abs(scores[True] - 1) < abs(scores[False] - 1)
