@@ -29,7 +29,7 @@ from olmoearth_core.inference.exchange import Order
 from olmoearth_core.inference.infer import map_tiles
 from olmoearth_core.inference.job import MapJob
 from olmoearth_core.inference.keys import TileKeys
-from olmoearth_core.inference.plan import Layout, Plan, PlannedModel, Tile, read_plan, write_plan
+from olmoearth_core.inference.plan import Plan, PlannedModel, Tile, map_layout, read_plan, write_plan
 from olmoearth_core.inference.worker import Outcome
 from olmoearth_core.manifest import Manifest, describe_outputs, read_manifest, write_manifest
 from olmoearth_core.progress import Silent
@@ -94,7 +94,7 @@ def make_plan(count: int) -> Plan:
         anchor=date(2024, 1, 1),
         timesteps=[(date(2024, 1, 1), date(2024, 2, 1))],
         model=PlannedModel(weights_sha256="0" * 64, classes=["a", "b"]),
-        layout=Layout(tile_size=1024, window_size=64, patch_size=8, stride=48),
+        layout=map_layout(1024, 64, 8, 0.25),
         batch_sizes=[8],
         precision="fp32",
         windows=484 * count,

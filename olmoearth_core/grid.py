@@ -217,6 +217,11 @@ class Lattice:
     stride: int
     shift: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse windows that would leave gaps or change their order (ValueError)."""
+        if not 0 <= self.shift <= self.size - self.stride or not self.shift < self.stride:
+            raise ValueError(f"windows of {self.size} px, {self.stride} apart and shifted by {self.shift}: leave gaps")
+
     def start(self, number: Numbers) -> Numbers:
         """The first pixel of windows, from their numbers."""
         return number * self.stride + self.shift * (number & 1)

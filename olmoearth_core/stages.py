@@ -240,7 +240,7 @@ def embed_stage(*, tuned: bool = False, dtype: str = "int8") -> Stage:
 
     return Stage(
         name=EMBED_TUNED if tuned else EMBED,
-        version=5,
+        version=6,
         run=run,
         settings=lambda p: {
             "imagery": {**_grid_settings(p), "composite": p.config.imagery.composite},

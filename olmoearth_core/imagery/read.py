@@ -72,7 +72,7 @@ class AssetReader(AbstractContextManager["AssetReader"]):
         meter: counts the stored (compressed) bytes of the blocks that were read.
         workers: threads for `map`; 1 reads in the caller's thread.
         keep_open: datasets kept open between reads.
-        keep_bytes: of decoded blocks of remote assets that are remembered.
+        keep_bytes: of decoded blocks that are remembered (of local assets those that small windows touch).
         access: the settings by which servers are reached.
     """
 

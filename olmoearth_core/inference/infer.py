@@ -36,7 +36,7 @@ from olmoearth_core.inference.plan import (
 )
 from olmoearth_core.inference.product import TileRecord, finished_tile, write_record
 from olmoearth_core.inference.reuse import take_over
-from olmoearth_core.inference.tally import Tally, summarise
+from olmoearth_core.inference.tally import Tally
 from olmoearth_core.manifest import Manifest, read_manifest
 from olmoearth_core.models.card import ModelCard
 from olmoearth_core.models.precision import resolve_precision
@@ -84,12 +84,11 @@ def infer(run: StageRun) -> dict[str, Any]:
         note_lost(run.scratch, "before", [Failure(**failure) for failure in damaged.summary["failed_assets"]])
     keys = find_keys(run, plan, areas, scenes, card)
     job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out, keys.keys)
-    amount = ", ".join(
-        _many(*of) for of in ((plan.windows, "window"), (len(plan.tiles), "tile"), (len(plan.timesteps), "timestep"))
-    )
-    run.progress.note(f"Mapping {amount}; {card.encoder} in {plan.precision} on {plan.device}.")
     tally = map_tiles(run, job, keys)
-    return summarise(tally, lost_assets(run.scratch), run.progress)
+    lost = lost_assets(run.scratch)
+    for sentence in tally.missing(lost):
+        run.progress.note(sentence)
+    return tally.summary(lost)
 
 
 def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> None:
@@ -102,7 +101,9 @@ def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> Non
     rule = sha256_file(run.out / PLAN) if (run.out / PLAN).is_file() else damaged and damaged.outputs[PLAN].sha256
     if not made or rule == sha256_file(run.scratch / PLAN):
         return
-    run.progress.note(f"{len(made)} tiles were made by another plan (precision, batch size): made anew")
+    run.progress.note(
+        f"{len(made)} tiles were made by another plan (places of windows, precision, batch size): made anew"
+    )
     forget_failed(run.scratch)
     for path in made:
         path.with_suffix(".json").unlink()
@@ -174,6 +175,9 @@ def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> Tally:
         run.progress.note(f"{len(taken)} of {len(tiles)} tiles are as they were in an earlier map; {left} to compute.")
     failed = {name: why for name, why in failed_tiles(run.scratch).items() if name not in tally.finished}
     missing = [tile for tile in tiles if tile.name not in tally.finished and tile.name not in failed]
+    if missing:
+        amount = _many(sum(tile.windows for tile in missing), "window"), _many(len(missing), "tile")
+        run.progress.note(f"Computing {' in '.join(amount)}, {job.plan.precision} on {job.plan.device}.")
     with run.progress.bar("mapping tiles", len(missing)) as advance:
         for outcome in engine(job, missing) if missing else ():
             run.meter.device_seconds += outcome.device_seconds
@@ -186,6 +190,8 @@ def map_tiles(run: StageRun, job: MapJob, keys: TileKeys) -> Tally:
             advance(1)
     if failed:
         raise MappingError(failure_sentence(failed, len(tiles)))
+    if silent := [tile.name for tile in tiles if tile.name not in tally.finished]:
+        raise RuntimeError(f"the engine told nothing of {len(silent)} tiles, the first {silent[0]}")
     return tally
 
 

@@ -23,8 +23,7 @@ class Seams:
     Attributes:
         across: of pairs with an edge of a window or tile between them.
         inside: of all other pairs.
-        patches: of those other pairs with an edge of a patch between them; windows begin with patches, so that what the
-            model does at a patch's edge is in `across` as well.
+        patches: of those other pairs with an edge of a patch between them, of any window over both.
         pairs: how many pairs are `across`.
     """
 
@@ -100,9 +99,9 @@ def differences(probabilities: np.ndarray, first: int, layout: Layout) -> np.nda
     # every second window begins `shift` further: the first and the second of each two are lattices of their own
     edge, patch = at % layout.tile_size == 0, np.zeros(len(at), bool)
     for start in (0, layout.stride + layout.shift):
-        since = at - start
-        edge |= (since % (2 * layout.stride) == 0) | ((since - layout.window_size) % (2 * layout.stride) == 0)
-        patch |= since % layout.patch_size == 0
+        since, within = (at - start), (at - start) % (2 * layout.stride)
+        edge |= (within == 0) | ((since - layout.window_size) % (2 * layout.stride) == 0)
+        patch |= (within % layout.patch_size == 0) & (within < layout.window_size)
     kinds = (edge, ~edge, ~edge & patch)
     return np.array([[apart[kind].sum(), pairs[kind].sum()] for kind in kinds])
 

@@ -46,9 +46,9 @@ READERS = 4
 WAITING = 16
 """Batches that may wait to be blended."""
 GDAL_CACHE = 8 * 2**20
-"""Bytes of blocks of local files that GDAL may keep: left alone it takes a share of the machine's memory. Strips are
-read ahead while the device computes, and 128 MB made no map quicker."""
-LOCAL = 8 * 2**20
+"""Bytes of blocks of local files that GDAL may keep: left alone it takes a share of the machine's memory. What one
+strip reads of all scenes is far more than any cache of bounded size, so the next strip finds nothing of it."""
+LOCAL = 32 * 2**20
 """Bytes of decoded blocks that are remembered where imagery lies on this machine, and is soon read again."""
 BLOCK = 512
 """Edge of the blocks of most imagery in pixels."""

@@ -280,7 +280,7 @@ def broken(geometries: np.ndarray, wkb: np.ndarray | None = None) -> dict[int, s
     for i in np.flatnonzero(~np.isin(kinds, _KIND_IDS) & ~missing).tolist():
         if i not in reasons:
             reasons[i] = (
-                f"is a {geometries[i].geom_type}; a feature holds points, lines or polygons, and not several of these "
+                f"is a {geometries[i].geom_type}; allowed are points, lines and polygons, not a mixture of them "
                 "(in QGIS: Multipart to Singleparts takes it apart)"
             )
     return dict(sorted(reasons.items()))

@@ -75,7 +75,7 @@ class PackedEncoder(Encoder):
 
         Those that are not `seen` (M,) stand in the matrix and are looked at by nobody; what they become means nothing.
         """
-        rows, more = len(x), padding(x, self.precision)
+        rows, more = len(x), 0 if self.training else padding(x, self.precision)
         if more:
             x, where = F.pad(x, (0, 0, 0, more)), None if where is None else F.pad(where, (0, 0, 0, more))
         x = run_blocks(self.blocks, x, groups, where, seen, chance=chance, checkpointing=self.checkpointing)

@@ -2,8 +2,8 @@
 
 All tokens of a batch stand in one matrix x of shape (M, D), sample after sample, samples of equal length next to
 each other. Everything that looks at one token alone (norms, projections, MLP) runs on the whole matrix; attention
-runs once per group of equal length. So no token is masked, none is computed in vain, and no sample can see
-another: a sample's output is what it gives alone.
+runs once per group of equal length. So no token is masked, none is computed in vain (but for a few rows at the end,
+`padding`), and no sample can see another: a sample's output is what it gives alone.
 """
 
 from __future__ import annotations
@@ -48,10 +48,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, q_groups: Groups, kv_groups: Groups,
 
     `seen` (Mk,) bool says which k and v there are; all without it. Each sample has one at least.
     """
-    dtype, rows = v.dtype, sum(samples * n for samples, n in q_groups)
-    if rows < len(q):  # of padded matrices
-        some = attend(q[:rows], k[:rows], v[:rows], q_groups, kv_groups, None if seen is None else seen[:rows])
-        return F.pad(some, (0, 0, 0, len(q) - rows))
+    dtype = v.dtype
     if dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         q, k, v = q.float(), k.float(), v.float()  # without AMX, bf16 pays in the linear layers but not here
     if len(q_groups) == 1:
@@ -96,7 +93,9 @@ class Attention(nn.Module):
             where = Rotation(t + row + col)
         if isinstance(where, Rotation):
             q, k = where(q), where(k)
-        out: Tensor = self.proj(attend(q, k, v, groups, groups, seen))
+        rows = sum(samples * n for samples, n in groups)  # those of nobody (`padding`) look at nothing
+        attended = attend(q[:rows], k[:rows], v[:rows], groups, groups, seen)
+        out: Tensor = self.proj(F.pad(attended, (0, 0, 0, len(x) - rows)))
         return out
 
 
@@ -206,9 +205,8 @@ def run_blocks(
 def padding(x: Tensor, precision: str) -> int:
     """Rows to add to a matrix (M, D), so that few heights occur.
 
-    In bf16 on a CPU, oneDNN prepares each product for the height of its matrix, and keeps what it prepared. Where
-    clouds leave each window another number of tokens, that took a tenth of the time and 170 MB (v1.1-nano, 196 windows
-    of 77 lengths); a few rows more cost next to nothing.
+    In bf16 on a CPU, oneDNN prepares each product for the height of its matrix, and keeps what it prepared: much time
+    and memory where clouds leave each window another number of tokens (docs/decisions/0020-few-heights.md).
     """
     return -len(x) % HEIGHTS if precision == "bf16" and x.device.type == "cpu" else 0
 

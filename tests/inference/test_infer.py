@@ -235,7 +235,8 @@ def test_an_area_without_any_clear_observation_is_a_map_of_nodata(tmp_path: Path
     listener = Listener()
     summary = infer(infer_run(project, tmp_path / "tiles", listener))
     assert summary["mapped_pixels"] == summary["windows_seen"] == 0
-    assert listener.notes == ["No pixel of the area has a valid observation: the map holds nodata only."]
+    assert listener.notes[0].startswith("Computing ")
+    assert listener.notes[1:] == ["No pixel of the area has a valid observation: the map holds nodata only."]
 
 
 def test_an_area_outside_the_imagery_is_refused(project: Project, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from samples import S1, S2, cubes, days, ragged
+from samples import S1, S2, clouds, cubes, days, ragged
 from torch import nn
 
-from olmoearth_core.models import build_encoder, load_encoder, save_encoder
+from olmoearth_core.models import build_encoder, load_encoder, save_encoder, transformer
 from olmoearth_core.models.encoder import Encoder
 from olmoearth_core.models.graphs import use_cuda_graphs
 from olmoearth_core.models.olmoearth import OlmoEarth
+from olmoearth_core.models.packed import PackedEncoder
 from olmoearth_core.models.precision import apply_precision, resolve_precision
 
 CPU = torch.device("cpu")
@@ -113,3 +115,34 @@ def test_cuda_graphs_change_nothing_elsewhere() -> None:
     before = pooled(encoder, inputs, dates)
     assert isinstance(encoder, OlmoEarth)
     assert torch.equal(pooled(use_cuda_graphs(encoder), inputs, dates), before)
+
+
+@pytest.mark.parametrize("name", ["v1-nano", "v1.1-nano", "v1.2-nano", "galileo-nano"])
+def test_rows_that_are_nobodys_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 on a CPU: matrices of few heights, whatever patches clouds leave."""
+    encoder = apply_precision(build_encoder(name, seed=1), "bf16").eval()
+    assert isinstance(encoder, PackedEncoder)
+    heights: list[int] = []
+    encoder.blocks[0].register_forward_pre_hook(lambda _, args: heights.append(len(args[0])))
+    inputs, valid = cubes((S2,), 2, 3, 16, 16), clouds((S2,), 2, 3, 16, 16)
+    found = []
+    for height in (1, 16):
+        monkeypatch.setattr(transformer, "HEIGHTS", height)
+        for whole in (False, True):
+            with torch.inference_mode():
+                found.append(encoder.encode(inputs, days(2, 3), valid, patch_size=4, whole_timesteps=whole).map())
+    assert heights[0] % 16 != 0, "nothing to pad would prove nothing"
+    assert heights[2] == heights[0] + -heights[0] % 16
+    assert heights[3] % 16 == 0
+    scale = found[0].square().mean().sqrt()
+    for other in found[1:]:
+        assert (other - found[0]).square().mean().sqrt() < 0.02 * scale
+
+
+def test_training_in_bf16_has_a_gradient_whatever_patches_are_missing() -> None:
+    encoder = apply_precision(build_encoder("v1.1-nano"), "bf16").train()
+    inputs, valid = cubes((S2,), 2, 3, 16, 16), clouds((S2,), 2, 3, 16, 16)
+    features = encoder.encode(inputs, days(2, 3), valid, patch_size=4, seeds=np.arange(2))
+    features.map().sum().backward()
+    gradients = [parameter.grad for parameter in encoder.blocks.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
