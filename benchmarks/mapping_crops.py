@@ -120,7 +120,7 @@ def _draw_crops(project: Project, most: int = 8) -> None:
     where = project.path(config.map.area)
     (whole,) = load_areas(where, where.name, crs=None, resolution=10)
     box, grid, lattice = whole.bounds, Grid(whole.grid.crs), layout.lattice
-    alone = lattice.size - lattice.stride + lattice.shift
+    alone = lattice.size - lattice.stride
     inside = [w for w in lattice.boxes(box) if w.cut(box) == w]
     left, top = min(w.column for w in inside), min(w.row for w in inside)
     far = 2 * lattice.stride

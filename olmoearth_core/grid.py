@@ -204,37 +204,27 @@ def areal_scale(crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where windows lie along an axis, for the whole grid: number i begins at pixel i * stride, each second one `shift`
-    pixels further.
+    """Where windows lie along an axis, for the whole grid: number i begins at pixel i * stride.
 
     Attributes:
         size: edge of a window in pixels.
         stride: distance between windows, at most `size`.
-        shift: of windows with odd numbers; from 0 to size - stride, and less than the stride.
     """
 
     size: int
     stride: int
-    shift: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse windows that would leave gaps or change their order (ValueError)."""
-        if not 0 <= self.shift <= self.size - self.stride or not self.shift < self.stride:
-            raise ValueError(f"windows of {self.size} px, {self.stride} apart and shifted by {self.shift}: leave gaps")
 
     def start(self, number: Numbers) -> Numbers:
         """The first pixel of windows, from their numbers."""
-        return number * self.stride + self.shift * (number & 1)
+        return number * self.stride
 
     def first(self, pixel: Numbers) -> Numbers:
         """The number of the first window that holds a pixel."""
-        number = -((self.size - 1 - pixel) // self.stride)
-        return number - (self.start(number - 1) + self.size > pixel)
+        return -((self.size - 1 - pixel) // self.stride)
 
     def last(self, pixel: Numbers) -> Numbers:
         """The number of the last window that holds a pixel."""
-        number = pixel // self.stride
-        return number - (self.start(number) > pixel)
+        return pixel // self.stride
 
     def boxes(self, area: PixelBox) -> Iterator[PixelBox]:
         """The windows that touch `area`, row by row; two areas that meet have the same ones where they meet."""

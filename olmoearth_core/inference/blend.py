@@ -18,8 +18,8 @@ NO_VALUE = 65535
 """Nodata of values."""
 
 _ONE = 2**20
-"""A probability of 1 as it is summed. With weights up to 1023 along each axis and at most 6 windows over a pixel along
-each axis (overlap is at most 0.75, rounded to whole patches) the sum stays below (6 * 1023)^2 * 2^20 < 2^53: as a float
+"""A probability of 1 as it is summed. With weights up to 1023 along each axis and at most 5 windows over a pixel along
+each axis (overlap is at most 0.75, rounded to whole patches) the sum stays below (5 * 1023)^2 * 2^20 < 2^53: as a float
 it is exact, too."""
 _PEAK = 1023
 """So large that a window's outermost pixels, with a weight of 1, count next to nothing beside its neighbour's: with 63

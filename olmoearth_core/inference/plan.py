@@ -60,14 +60,11 @@ class Layout(_Part):
     patch_size: int
     stride: int
     """Distance between neighbouring windows; what remains of `window_size` they have in common."""
-    shift: int = 0
-    """By which each second row and column of windows lies further: where a window ends, its neighbour is then in the
-    middle of a patch, not at the edge of one."""
 
     @property
     def lattice(self) -> Lattice:
         """Where windows lie, along either axis."""
-        return Lattice(self.window_size, self.stride, self.shift)
+        return Lattice(self.window_size, self.stride)
 
 
 class PlannedModel(_Part):
@@ -134,25 +131,10 @@ def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
     return max(1, round(window_size * (1 - overlap) / patch_size)) * patch_size
 
 
-def window_shift(window_size: int, patch_size: int, stride: int) -> int:
-    """Half a patch, where windows overlap by two patches or more.
-
-    What a model says jumps a little from patch to patch. If all windows had their patches on one lattice, they would
-    agree on where, and their own edges would lie there as well (seam score of the reservoir: 1.07).
-    """
-    return patch_size // 2 if window_size - stride >= 2 * patch_size else 0
-
-
 def map_layout(tile_size: int, window_size: int, patch_size: int, overlap: float) -> Layout:
     """How maps are laid out whose windows share `overlap` of their edge with the next."""
     stride = window_stride(window_size, patch_size, overlap)
-    return Layout(
-        tile_size=tile_size,
-        window_size=window_size,
-        patch_size=patch_size,
-        stride=stride,
-        shift=window_shift(window_size, patch_size, stride),
-    )
+    return Layout(tile_size=tile_size, window_size=window_size, patch_size=patch_size, stride=stride)
 
 
 def batch_sizes(timesteps: int, window_size: int, patch_size: int, device: str) -> list[int]:

@@ -23,25 +23,37 @@ class Seams:
     Attributes:
         across: of pairs with an edge of a window or tile between them.
         inside: of all other pairs.
-        patches: of those other pairs with an edge of a patch between them, of any window over both.
+        patches: of those other pairs with an edge of a patch between them; windows begin with patches, so that what the
+            model does at a patch's edge is in `across` as well.
         pairs: how many pairs are `across`.
+        elsewhere: the score, had windows and tiles lain 1, 2, ... pixels further: what chance makes of a map without
+            any seam, since a shoreline may happen to follow an edge.
     """
 
     across: float
     inside: float
     patches: float
     pairs: int
+    elsewhere: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, sums: np.ndarray) -> Seams:
-        """From sums and counts (3, 2) of pairs across, inside and at patches."""
-        across, inside, patches = sums[:, 0] / np.maximum(sums[:, 1], 1)
-        return cls(float(across), float(inside), float(patches), int(sums[0, 1]))
+        """From `differences`, or the sum of several."""
+        means = sums[..., 0] / np.maximum(sums[..., 1], 1)
+        scores = means[:, 0] / np.maximum(means[:, 1], np.finfo(float).tiny)
+        across, inside, patches = means[0].tolist()
+        return cls(across, inside, patches, int(sums[0, 0, 1]), tuple(scores[1:].tolist()))
 
     @property
     def score(self) -> float:
         """1 where edges do not show at all; the goal is at most 1.05."""
         return self.across / self.inside
+
+    @property
+    def rank(self) -> float:
+        """The share of all places of the lattice, its own among them, whose score is as high: edges show where it is
+        small."""
+        return (1 + sum(other >= self.score for other in self.elsewhere)) / (1 + len(self.elsewhere))
 
     @property
     def patch_score(self) -> float:
@@ -59,14 +71,14 @@ def seams(tiles: Path) -> Seams:
 
 
 def seam_sums(tiles: Path) -> np.ndarray:
-    """What `seams` is made of, (3, 2), as `differences`: those of several maps add up.
+    """What `seams` is made of, as `differences`: those of several maps add up.
 
     Raises:
         MappingError: there is no plan.
     """
     plan = read_plan(tiles)
     boxes = {(t.crs, box.column, box.row): (t.name, box) for t in plan.tiles for box in (plan.box(t),)}
-    sums = np.zeros((3, 2))
+    sums = np.zeros((plan.layout.stride, 3, 2))
     for (zone, column, row), (name, box) in boxes.items():
         here = _probabilities(tiles / f"{name}.tif")
         right, below = boxes.get((zone, column + box.width, row)), boxes.get((zone, column, row + box.height))
@@ -84,26 +96,29 @@ def seam_sums(tiles: Path) -> np.ndarray:
 
 
 def differences(probabilities: np.ndarray, first: int, layout: Layout) -> np.ndarray:
-    """Neighbours along the last axis of (K, H, W) uint8, (3, 2): differences and pairs across, inside, at patches.
+    """Neighbours along the last axis of (K, H, W) uint8: differences and pairs across, inside, at patches.
 
     Args:
         probabilities: times 250, nodata 255.
         first: absolute column of the first pixel.
         layout: where edges are.
+
+    Returns:
+        (stride, 3, 2) sums and counts: of the layout as it is, and moved by 1, 2, ... pixels.
     """
     left, right = probabilities[..., :-1].astype(np.float64), probabilities[..., 1:].astype(np.float64)
     known = (probabilities[0, :, :-1] != NODATA) & (probabilities[0, :, 1:] != NODATA)
     apart = np.where(known, np.abs(right - left).mean(axis=0), 0).sum(axis=0) / PROBABILITY_STEPS
-    pairs = known.sum(axis=0)
-    at = first + 1 + np.arange(len(pairs))
-    # every second window begins `shift` further: the first and the second of each two are lattices of their own
-    edge, patch = at % layout.tile_size == 0, np.zeros(len(at), bool)
-    for start in (0, layout.stride + layout.shift):
-        since, within = (at - start), (at - start) % (2 * layout.stride)
-        edge |= (within == 0) | ((since - layout.window_size) % (2 * layout.stride) == 0)
-        patch |= (within % layout.patch_size == 0) & (within < layout.window_size)
-    kinds = (edge, ~edge, ~edge & patch)
-    return np.array([[apart[kind].sum(), pairs[kind].sum()] for kind in kinds])
+    sums = np.stack([apart, known.sum(axis=0)], axis=-1)  # (W - 1, 2)
+    found = np.empty((layout.stride, 3, 2))
+    for moved in range(layout.stride):
+        at = first + 1 + np.arange(len(sums)) - moved
+        edge = (
+            (at % layout.stride == 0) | ((at - layout.window_size) % layout.stride == 0) | (at % layout.tile_size == 0)
+        )
+        patch = ~edge & (at % layout.patch_size == 0)
+        found[moved] = [sums[kind].sum(axis=0) for kind in (edge, ~edge, patch)]
+    return found
 
 
 def _probabilities(path: Path) -> np.ndarray:

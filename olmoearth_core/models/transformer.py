@@ -206,7 +206,7 @@ def padding(x: Tensor, precision: str) -> int:
     """Rows to add to a matrix (M, D), so that few heights occur.
 
     In bf16 on a CPU, oneDNN prepares each product for the height of its matrix, and keeps what it prepared: much time
-    and memory where clouds leave each window another number of tokens (docs/decisions/0020-few-heights.md).
+    and memory where clouds leave each window another number of tokens (docs/decisions/0019-few-heights.md).
     """
     return -len(x) % HEIGHTS if precision == "bf16" and x.device.type == "cpu" else 0
 

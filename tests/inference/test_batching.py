@@ -69,7 +69,7 @@ def test_a_window_has_the_same_row_whoever_else_is_there() -> None:
 @pytest.mark.parametrize("size", [2, 5, 16, 21, 32])
 def test_few_rows_stay_empty(size: int) -> None:
     around = Grid(CRS, 10.0).box(5000, -9000, 1024, 1024)
-    windows = list(Lattice(64, 48, 4).boxes(around))
+    windows = list(Lattice(64, 48).boxes(around))
     batcher = Batcher(Layout(tile_size=1024, window_size=64, patch_size=8, stride=48), [size])
     made = [batch for window in windows for batch in batcher.add(window, Kind((1,), whole=True))]
     made += batcher.rest()

@@ -73,8 +73,8 @@ def test_it_is_the_weighted_mean() -> None:
 
 def test_certain_windows_sum_without_overflow_at_the_densest_overlap() -> None:
     blend = Blend(BOX, 2)
-    lattice = Lattice(40, 8, 4)
-    assert max(lattice.last(pixel) - lattice.first(pixel) + 1 for pixel in range(64)) == 6
+    lattice = Lattice(40, 8)
+    assert max(lattice.last(pixel) - lattice.first(pixel) + 1 for pixel in range(64)) == 5
     for window in lattice.boxes(BOX):
         blend.add(window, np.stack([np.ones((40, 40), np.float32), np.zeros((40, 40), np.float32)]))
     probabilities = blend.probabilities(np.ones(BOX.shape, bool))
