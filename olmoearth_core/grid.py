@@ -232,3 +232,12 @@ class Lattice:
         for j in range(self.first(area.row), self.last(below) + 1):
             for i in range(self.first(area.column), self.last(right) + 1):
                 yield PixelBox(area.grid, self.start(i), self.start(j), self.size, self.size)
+
+
+def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
+    """Distance between windows in pixels: the whole number of patches nearest to what `overlap` asks for.
+
+    >>> window_stride(64, 4, 0.25)
+    48
+    """
+    return max(1, round(window_size * (1 - overlap) / patch_size)) * patch_size

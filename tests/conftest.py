@@ -59,3 +59,12 @@ def real_data() -> Path:
     if folder is None:
         pytest.skip("OLMOEARTH_TEST_DATA is not set: the real data sets are not here")
     return folder
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that tells what the toy stages (toy.py) did."""
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv("TOY_LOG", str(path))
+    return path

@@ -7,7 +7,7 @@ catalogue = write_catalogue(tmp_path / "imagery", [scene])      # .../imagery/ca
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -175,3 +175,16 @@ def open_scenes(catalogue: Path, modalities: Sequence[str] = ("sentinel2_l2a",))
         max_cloud_cover=100.0,
     )
     return search(query, catalogue.parent, Silent())
+
+
+def small(left: float = LEFT) -> dict[str, Layer]:
+    """A band and the scene classification of a square of 960 m, all clear."""
+    return {"B02": Layer(np.ones((96, 96), np.uint16), left=left), "SCL": Layer(np.full((48, 48), 4, np.uint8), 20.0)}
+
+
+def edit_item(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change an Item of a catalogue that `write_catalogue` wrote."""
+    path = folder / name / f"{name}.json"
+    item = json.loads(path.read_text())
+    change(item)
+    path.write_text(json.dumps(item))

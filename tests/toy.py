@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any
 
 import yaml
 
+from olmoearth_core.manifest import SCRATCH, damage, read_manifest
 from olmoearth_core.progress import Progress, Silent
 from olmoearth_core.project import Project, load_project
 from olmoearth_core.stage import Stage, StageResult, StageRun, run_stage
-from olmoearth_core.store import write_text
+from olmoearth_core.store import PARTIAL, write_text
 
 CONFIG: dict[str, Any] = {
     "name": "toy",
@@ -153,6 +155,51 @@ def _die_at_rename(count: int, *, after: bool) -> None:
         return done
 
     Path.rename = counted  # type: ignore[method-assign]
+
+
+def ran(project: Project, **options: Any) -> list[str]:
+    """The names of the stages that ran, not skipped."""
+    return [name for name, result in run_all(project, **options).items() if not result.skipped]
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+def start(folder: Path, stop: str, *stages: str) -> subprocess.Popen[str]:
+    """Begin the toy program in `folder`, to halt at `stop`."""
+    env = {**os.environ, "TOY_STOP": stop}
+    return subprocess.Popen([sys.executable, __file__, folder, *stages], env=env, stdout=subprocess.PIPE, text=True)
+
+
+def kill_at(folder: Path, stop: str, *stages: str) -> None:
+    """Run the toy program in `folder` and end it with SIGKILL at `stop`."""
+    with start(folder, stop, *stages) as process:
+        assert process.stdout is not None
+        if not stop.startswith("rename"):  # there it kills itself
+            assert process.stdout.readline().strip() == stop
+            process.kill()
+        assert process.wait(30) == -signal.SIGKILL
+
+
+def assert_nothing_half(project: Project) -> None:
+    """Whatever stands in place is whole."""
+    for folder in [project.root / "data" / "gather", *project.root.glob("totals/*"), *project.root.glob("reports/*")]:
+        if folder.exists():
+            manifest = read_manifest(folder)
+            assert manifest is not None
+            assert damage(folder, manifest) == []
+    assert not (project.root / "data" / "gather" / SCRATCH).exists()
+
+
+def assert_clean(project: Project) -> None:
+    """Nothing is left over from the kill."""
+    assert list(project.root.rglob(f"*{PARTIAL}")) == []
+    assert list(project.root.rglob(SCRATCH)) == []
+    assert [p for name in ("work", "trash") for p in (project.state / name).glob("*")] == []
 
 
 if __name__ == "__main__":

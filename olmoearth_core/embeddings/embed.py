@@ -32,14 +32,13 @@ from olmoearth_core.inference.imagery import Imagery
 from olmoearth_core.inference.infer import SCENES
 from olmoearth_core.inference.pipeline import Behind, prefetched
 from olmoearth_core.inference.plan import (
-    Layout,
     Plan,
     PlannedModel,
     Tile,
     batch_sizes,
+    map_layout,
     plan_tiles,
     tile_windows,
-    window_stride,
     write_plan,
 )
 from olmoearth_core.models.encoder import Encoder
@@ -171,12 +170,8 @@ def _encoder(run: StageRun) -> tuple[Encoder, dict[str, Any]]:
 def _plan(run: StageRun, encoder: Encoder, areas: Sequence[Area], origin: dict[str, Any]) -> Plan:
     config = run.project.config
     model = config.model
-    layout = Layout(
-        tile_size=-(-config.map.tile_size // model.patch_size) * model.patch_size,  # whole patches
-        window_size=model.window_size,
-        patch_size=model.patch_size,
-        stride=window_stride(model.window_size, model.patch_size, config.map.overlap),
-    )
+    tile_size = -(-config.map.tile_size // model.patch_size) * model.patch_size  # whole patches
+    layout = map_layout(tile_size, model.window_size, model.patch_size, config.map.overlap)
     steps = config.imagery.framing.spans(config.map.date)
     tiles, windows = plan_tiles(areas, layout)
     return Plan(

@@ -86,7 +86,7 @@ def infer(run: StageRun) -> dict[str, Any]:
     job = MapJob(run.project, plan, run.files[source], run.files["scenes"], model, run.out, keys.keys)
     tally = map_tiles(run, job, keys)
     lost = lost_assets(run.scratch)
-    for sentence in tally.missing(lost):
+    for sentence in tally.gaps(lost):
         run.progress.note(sentence)
     return tally.summary(lost)
 
@@ -101,9 +101,7 @@ def drop_other_rules(run: StageRun, plan: Plan, damaged: Manifest | None) -> Non
     rule = sha256_file(run.out / PLAN) if (run.out / PLAN).is_file() else damaged and damaged.outputs[PLAN].sha256
     if not made or rule == sha256_file(run.scratch / PLAN):
         return
-    run.progress.note(
-        f"{len(made)} tiles were made by another plan (places of windows, precision, batch size): made anew"
-    )
+    run.progress.note(f"{len(made)} tiles were made by another plan (precision, batch size): made anew")
     forget_failed(run.scratch)
     for path in made:
         path.with_suffix(".json").unlink()

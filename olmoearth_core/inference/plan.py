@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyproj import CRS
 
 from olmoearth_core.errors import MappingError
-from olmoearth_core.grid import Grid, Lattice, PixelBox
+from olmoearth_core.grid import Grid, Lattice, PixelBox, window_stride
 from olmoearth_core.inference.area import Area
 from olmoearth_core.models.prediction_sets import PredictionSets
 from olmoearth_core.store import write_json
@@ -122,17 +122,8 @@ class Plan(_Part):
         return reduce(PixelBox.union, (self.box(tile) for tile in self.tiles_of(zone)))
 
 
-def window_stride(window_size: int, patch_size: int, overlap: float) -> int:
-    """Distance between windows in pixels: the whole number of patches nearest to what `overlap` asks for.
-
-    >>> window_stride(64, 4, 0.25)
-    48
-    """
-    return max(1, round(window_size * (1 - overlap) / patch_size)) * patch_size
-
-
 def map_layout(tile_size: int, window_size: int, patch_size: int, overlap: float) -> Layout:
-    """How maps are laid out whose windows share `overlap` of their edge with the next."""
+    """How maps are laid out: sizes in pixels, `overlap` the share of a window's edge in common with the next."""
     stride = window_stride(window_size, patch_size, overlap)
     return Layout(tile_size=tile_size, window_size=window_size, patch_size=patch_size, stride=stride)
 

@@ -53,7 +53,7 @@ class Tally:
             "threads": plan.threads,
         }
 
-    def missing(self, failures: Sequence[Failure]) -> Iterator[str]:
+    def gaps(self, failures: Sequence[Failure]) -> Iterator[str]:
         """What is missing in the map, in sentences."""
         if failures:
             first = failures[0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from olmoearth_core.errors import EncoderInputError
+from olmoearth_core.grid import window_stride
 from olmoearth_core.models.catalogue import named
 from olmoearth_core.models.family import EncoderConfig
 from olmoearth_core.models.modalities import MODALITIES
@@ -53,7 +54,7 @@ class Workload:
     @property
     def stride(self) -> int:
         """Pixels from window to window: whole patches, as mapping lays them."""
-        return max(1, round(self.window_size * (1 - self.overlap) / self.patch_size)) * self.patch_size
+        return window_stride(self.window_size, self.patch_size, self.overlap)
 
     @property
     def windows_per_km2(self) -> float:

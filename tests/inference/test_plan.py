@@ -14,7 +14,7 @@ from shapely.geometry import MultiPoint, box
 from smallmap import metres
 
 from olmoearth_core.errors import MappingError
-from olmoearth_core.grid import Grid, PixelBox
+from olmoearth_core.grid import Grid, PixelBox, window_stride
 from olmoearth_core.inference.area import Area
 from olmoearth_core.inference.plan import (
     MAX_BATCH,
@@ -27,7 +27,6 @@ from olmoearth_core.inference.plan import (
     plan_tiles,
     read_plan,
     tile_windows,
-    window_stride,
     write_plan,
 )
 
